@@ -1,0 +1,42 @@
+"""Settings of every test: few threads, no network, the `gpu` marker, and how tests share the cores.
+
+Tests that start several processes run one after another on one worker (or two, on eight cores and more),
+beside the single-process tests of the others, so that no machine is asked for more than it has.
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARALLEL_LANES = max(1, (os.cpu_count() or 1) // 4)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root folder of the repository."""
+    return REPOSITORY
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_missing: pytest.MarkDecorator | None = None
+    for item in items:
+        if item.get_closest_marker("multiprocess") and not item.get_closest_marker("xdist_group"):
+            lane = zlib.crc32(str(item.path).encode()) % PARALLEL_LANES
+            item.add_marker(pytest.mark.xdist_group(f"processes-{lane}"))
+        if item.get_closest_marker("gpu"):
+            gpu_missing = gpu_missing or _gpu_marker()
+            item.add_marker(gpu_missing)
+
+
+def _gpu_marker() -> pytest.MarkDecorator:
+    import torch
+
+    return pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; this machine has none")
