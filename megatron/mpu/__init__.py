@@ -1,0 +1,1 @@
+"""Tensor-parallel building blocks, the process grid, seeds and initial values."""

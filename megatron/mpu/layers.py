@@ -1,0 +1,108 @@
+"""Linear and embedding layers whose weights are cut over the tensor ranks (Megatron-LM)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megatron.mpu.mappings import copy_to_tensor_parallel, reduce_from_tensor_parallel
+from megatron.mpu.parallel_state import TensorParallel
+from megatron.mpu.shard import InitMethod, sharded_parameter, zeros
+
+
+class ColumnParallelLinear(nn.Module):
+    """y = x W^T + b with the outputs (rows of W) cut: [..., in] -> [..., out / tp].
+
+    The input is the same on all tensor ranks; its gradient is summed over them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_features: int,
+        out_features: int,
+        *,
+        tp: TensorParallel,
+        init: InitMethod,
+        seed: int,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tp = tp
+        self.weight = sharded_parameter(f"{name}.weight", (out_features, in_features), 0, tp, init, seed)
+        self.bias = sharded_parameter(f"{name}.bias", (out_features,), 0, tp, zeros, seed) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(copy_to_tensor_parallel(x, self.tp), self.weight, self.bias)
+
+
+class RowParallelLinear(nn.Module):
+    """y = x W^T + b with the inputs (columns of W) cut: [..., in / tp] -> [..., out] on every rank.
+
+    The bias is whole on every rank and added once, after the sum.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_features: int,
+        out_features: int,
+        *,
+        tp: TensorParallel,
+        init: InitMethod,
+        seed: int,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tp = tp
+        self.weight = sharded_parameter(f"{name}.weight", (out_features, in_features), 1, tp, init, seed)
+        self.bias = (
+            sharded_parameter(f"{name}.bias", (out_features,), None, tp, zeros, seed) if bias else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.tp.size == 1:
+            return F.linear(x, self.weight, self.bias)
+        y = reduce_from_tensor_parallel(self.partial(x), self.tp)
+        return y if self.bias is None else y + self.bias
+
+    def partial(self, x: Tensor) -> Tensor:
+        """This rank's summand without the bias; the caller sums over tp, perhaps with other summands."""
+        return F.linear(x, self.weight)
+
+
+class VocabParallelEmbedding(nn.Module):
+    """Table [vocab, hidden] cut over the vocabulary: token ids [...] -> [..., hidden] on every rank."""
+
+    def __init__(
+        self,
+        name: str,
+        vocab_size: int,
+        hidden_size: int,
+        *,
+        tp: TensorParallel,
+        init: InitMethod,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.tp = tp
+        self.vocab_size = vocab_size
+        self.weight = sharded_parameter(f"{name}.weight", (vocab_size, hidden_size), 0, tp, init, seed)
+
+    def lookup(self, token_ids: Tensor) -> Tensor:
+        if self.tp.size == 1:
+            return F.embedding(token_ids, self.weight)
+        local = token_ids - self.tp.rank * self.weight.shape[0]
+        elsewhere = (local < 0) | (local >= self.weight.shape[0])
+        # Ids outside the vocabulary are left as they are, so that the lookup refuses them on every rank
+        # instead of returning zeros.
+        known = (token_ids >= 0) & (token_ids < self.vocab_size)
+        rows = F.embedding(local.masked_fill(elsewhere & known, 0), self.weight)
+        return reduce_from_tensor_parallel(rows.masked_fill(elsewhere[..., None], 0.0), self.tp)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        return self.lookup(token_ids)
+
+
+def parallel_logits(hidden: Tensor, weight: Tensor, tp: TensorParallel) -> Tensor:
+    """Logits from a vocabulary-cut table: [..., hidden], [vocab / tp, hidden] -> [..., vocab / tp]."""
+    return torch.nn.functional.linear(copy_to_tensor_parallel(hidden, tp), weight)
