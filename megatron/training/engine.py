@@ -1,0 +1,47 @@
+"""Stock DeepSpeed pipeline engine over our stages: one code path for any number of stages, 1 included."""
+
+import logging
+from typing import Any
+
+import deepspeed
+import torch
+
+from megatron.errors import SettingsError
+from megatron.model.stages import StageModule
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.deepspeed_config import deepspeed_config
+from megatron.optim.optimizer import build_optimizer
+
+
+def build_engine(args: NeoXArgs, module: StageModule) -> Any:
+    """A DeepSpeed PipelineEngine that trains `module` with ZeRO-1 in the precision of the settings."""
+    _check_device(args)
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    engine, _, _, _ = deepspeed.initialize(
+        model=module,
+        optimizer=build_optimizer(args.derived.optimizer, parameters),
+        config=deepspeed_config(args),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def set_learning_rate(engine: Any, lr: float) -> None:
+    """Put `lr` into every parameter group (the schedule is ours, a pure function of the update number)."""
+    for group in engine.optimizer.optimizer.param_groups:
+        group["lr"] = lr
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """Global gradient norm of the last update before clipping, over all ranks."""
+    norm = engine.get_global_grad_norm()
+    return None if norm is None else float(norm)
+
+
+def _check_device(args: NeoXArgs) -> None:
+    if args.derived.precision == "fp16" and not torch.cuda.is_available():
+        raise SettingsError(
+            "precision fp16 needs a GPU (CPUs lack fast half-precision arithmetic). "
+            "On this machine use --set precision=fp32, or bfloat16."
+        )
