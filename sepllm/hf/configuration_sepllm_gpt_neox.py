@@ -32,6 +32,7 @@ class SeparatorRule:
     interval: int | tuple[int, ...] | None
     max_separators: int | None
     capacity: int | None
+    init_per_document: bool = True  # rows of this model are one document
 
     def window_for(self, layer: int) -> int:
         return self.window[layer] if isinstance(self.window, tuple) else self.window

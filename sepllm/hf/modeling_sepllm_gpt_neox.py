@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from .configuration_sepllm_gpt_neox import SepLLMGPTNeoXConfig
-from .rule import keep_mask
+from .rule import look_mask, mark_tokens
 
 
 class Attention(nn.Module):
@@ -33,9 +33,9 @@ class Attention(nn.Module):
         self.dense = nn.Linear(hidden, hidden, bias=bias)
 
     def forward(
-        self, hidden: Tensor, keep: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
+        self, hidden: Tensor, keep: Tensor | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
     ) -> Tensor:
-        """hidden [batch, query, hidden_size], keep bool [batch, 1, query, key] -> [batch, query, hidden_size]"""
+        """hidden [batch, query, hidden_size], keep bool [batch, 1, query, key] or None for causal -> [batch, query, hidden_size]"""
         batch, length, _ = hidden.shape
         fused = self.query_key_value(hidden).view(batch, length, self.num_heads, 3 * self.head_dim)
         q, k, v = fused.transpose(1, 2).chunk(3, dim=-1)  # each [b, h, q, d]
@@ -44,7 +44,9 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=keep, dropout_p=dropout, is_causal=keep is None and length > 1
+        )
         return self.dense(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 
@@ -70,7 +72,7 @@ class Layer(GradientCheckpointingLayer):
         self.mlp = MLP(config)
 
     def forward(
-        self, hidden: Tensor, keep: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
+        self, hidden: Tensor, keep: Tensor | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
     ) -> Tensor:
         attended = self._drop(self.attention(self.input_layernorm(hidden), keep, rotation, cache))
         if self.parallel:
@@ -139,10 +141,9 @@ class SepLLMGPTNeoXModel(SepLLMGPTNeoXPreTrainedModel):
         cache = _usable_cache(past_key_values, use_cache)
         past = cache.get_seq_length() if cache is not None else 0
         all_ids, real = _history(cache, len(self.layers), past, ids, attention_mask)
-        first_real = _first_real(real)
         if position_ids is None:
-            columns = torch.arange(past, past + ids.shape[1], device=ids.device)
-            position_ids = (columns - first_real[:, None]).clamp(min=0)
+            columns = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
+            position_ids = columns if real is None else (columns - _first_real(real)[:, None]).clamp(min=0)
 
         hidden = self.embed_in(ids) if inputs_embeds is None else inputs_embeds
         if self.config.position_embedding == "learned":
@@ -151,7 +152,7 @@ class SepLLMGPTNeoXModel(SepLLMGPTNeoXPreTrainedModel):
         rotation = None
         if self.config.position_embedding == "rotary":
             rotation = rotary_table(position_ids, self.rotary_dim, self.config.rotary_emb_base, hidden.dtype)
-        masks = self._masks(all_ids, real, first_real, ids.shape[1])
+        masks = self._masks(all_ids, real, ids.shape[1])
         seen = [hidden]
         for layer, keep in zip(self.layers, masks, strict=True):
             hidden = layer(hidden, keep, rotation, cache)
@@ -173,23 +174,32 @@ class SepLLMGPTNeoXModel(SepLLMGPTNeoXPreTrainedModel):
             raise ValueError("inputs_embeds hide which tokens are separators; give input_ids.")
         return torch.full(inputs_embeds.shape[:2], -1, dtype=torch.int64, device=inputs_embeds.device)
 
-    def _masks(self, ids: Tensor, real: Tensor, first_real: Tensor, queries: int) -> list[Tensor]:
+    def _masks(self, ids: Tensor, real: Tensor | None, queries: int) -> list[Tensor | None]:
         """One mask per layer, bool [batch, 1, query, key], True = may look; equal layers share one tensor.
 
         ids, real: [batch, key] for the past and the present; the queries are the last columns.
+        None stands for plain causal attention, where that is all the rule says.
         """
-        built: dict[tuple[int, int | None], Tensor] = {}
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        built: dict[tuple[int, int | None], Tensor | None] = {}
         masks = []
-        total = ids.shape[1]
-        own = torch.eye(total, dtype=torch.bool, device=ids.device)[-queries:]
         for layer in range(len(self.layers)):
             kind = (self.rule.window_for(layer), self.rule.interval_for(layer))
             if kind not in built:
-                keep = keep_mask(self.rule, ids, layer=layer, first_real=first_real)[:, -queries:]
-                # A padded query must see something, or its row of the softmax is empty; nobody reads its result.
-                built[kind] = ((keep & real[:, None, :]) | own)[:, None]
+                built[kind] = self._mask(layer, ids, real, columns[-queries:], columns)
             masks.append(built[kind])
         return masks
+
+    def _mask(self, layer: int, ids: Tensor, real: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
+        """bool [batch, 1, query, key] of one layer for the given query and key columns, or None."""
+        if real is None:
+            whole = self.rule.mode == "full" or self.rule.window_for(layer) >= len(keys)
+            if whole and len(queries) in (1, len(keys)):
+                return None
+            return look_mask(mark_tokens(self.rule, ids, layer), queries, keys)[:, None]
+        keep = look_mask(mark_tokens(self.rule, ids, layer, first_real=_first_real(real)), queries, keys)
+        # A padded query must see something, or its softmax is empty; nobody reads its result.
+        return ((keep & real[:, None, :]) | (queries[:, None] == keys))[:, None]
 
 
 class SepLLMGPTNeoXForCausalLM(SepLLMGPTNeoXPreTrainedModel, GenerationMixin):
@@ -271,8 +281,8 @@ def _usable_cache(cache: Cache | None, use_cache: bool) -> DynamicCache | None:
 
 def _history(
     cache: DynamicCache | None, index: int, past: int, ids: Tensor, attention_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Token ids int64 and real-token flags bool of past and present, each [batch, past + query].
+) -> tuple[Tensor, Tensor | None]:
+    """Token ids int64 and real-token flags bool (None: all real) of past and present, each [batch, past + query].
 
     They ride in the cache as one more layer (ids as its keys, flags as its values, [batch, 1, length, 1]), so
     that beams, repeats, crops and multi-turn reuse treat them exactly as they treat the keys.
@@ -304,7 +314,7 @@ def _history(
             cache.layers.append(DynamicLayer())
         flags = known_real[:, -length:]
         cache.layers[index].update(ids[:, None, :, None], flags[:, None, :, None])
-    return known_ids, known_real
+    return known_ids, None if bool(known_real.all()) else known_real
 
 
 def _first_real(real: Tensor) -> Tensor:
