@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml setup.py $(wildcard requirements/*.txt)
 		echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || command -v nvidia-smi >/dev/null || { \
-		echo "Installing PyTorch for the CPU"; $(BIN)/python -m pip install --quiet $(TORCH_CPU); }
+		echo "Installing PyTorch for the CPU"; $(BIN)/python -m pip install $(TORCH_CPU); }
 	@echo "Installing the project and what it needs (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet -e '.[train,eval,dev]'
 	@touch $(STAMP)

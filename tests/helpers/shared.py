@@ -1,4 +1,4 @@
-"""Where optional reference material lies: a folder `shared` beside the repository. Tests that need it skip without it."""
+"""Where optional reference material lies: a folder `shared` beside the repository. Tests that need it skip without."""
 
 from pathlib import Path
 
