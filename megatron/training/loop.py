@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 
 from megatron.errors import NumericsError, StopRequested
-from megatron.monitor.console import format_header, format_step
 from megatron.monitor.step_result import StepResult
 from megatron.training.batches import engine_batches
 from megatron.training.engine import gradient_norm, set_learning_rate

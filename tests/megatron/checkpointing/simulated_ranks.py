@@ -1,0 +1,67 @@
+"""Write one checkpoint as a grid of ranks would, without starting processes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from safetensors.torch import save_file
+
+from megatron.checkpointing.folders import STATE, optimizer_file, step_folder, weights_file
+from megatron.checkpointing.manifest import describe_file, write_json, write_manifest
+from megatron.checkpointing.writer import _own_files, _piece
+from megatron.mpu.parallel_state import ParallelState, TensorParallel
+from megatron.mpu.shard import Shard
+
+Tensors = dict[str, tuple[torch.Tensor, int | None]]  # name -> (global tensor, axis split over tensor ranks)
+
+
+def write_simulated(save: Path, tensors: Tensors, *, tp: int, dp: int, iteration: int = 1) -> Path:
+    """`global_stepN` holding the tensors as weights, and twice their value as the moment `exp_avg`."""
+    folder = step_folder(save, iteration)
+    folder.mkdir(parents=True)
+    for tp_rank in range(tp):
+        parameters = [_local(name, value, dim, tp_rank, tp) for name, (value, dim) in tensors.items()]
+        for dp_rank in range(dp):
+            parallel = ParallelState(tp=TensorParallel(rank=tp_rank, size=tp), dp_rank=dp_rank, dp_size=dp)
+            for name, content, pieces in _own_files(parameters, None, {}, parallel, masters=False):
+                if name == weights_file(0, tp_rank):
+                    save_file(content, folder / name, metadata={"pieces": json.dumps(pieces)})
+            _write_moments(folder, parameters, parallel)
+    write_json(folder / STATE, {"iteration": iteration})
+    write_manifest(folder, {path.name: describe_file(path) for path in folder.iterdir()})
+    return folder
+
+
+def _write_moments(folder: Path, parameters: list[torch.nn.Parameter], parallel: ParallelState) -> None:
+    content, pieces = {}, {}
+    for parameter in parameters:
+        if parameter.shard.dim is None and parallel.tp.rank > 0:
+            continue
+        flat = 2 * parameter.detach().reshape(-1)
+        bounds = [flat.numel() * rank // parallel.dp_size for rank in range(parallel.dp_size + 1)]
+        start, end = bounds[parallel.dp_rank], bounds[parallel.dp_rank + 1]
+        if end > start:
+            key = f"exp_avg/{parameter.shard.name}"
+            content[key] = flat[start:end].clone()
+            pieces[key] = _piece(parameter, "exp_avg", start, parallel)
+    name = optimizer_file(0, parallel.tp.rank, parallel.dp_rank)
+    save_file(content, folder / name, metadata={"pieces": json.dumps(pieces)})
+
+
+def _local(name: str, value: torch.Tensor, dim: int | None, rank: int, size: int) -> torch.nn.Parameter:
+    local = value if dim is None else value.chunk(size, dim)[rank]
+    parameter = torch.nn.Parameter(local.clone())
+    parameter.shard = Shard(name=name, shape=tuple(value.shape), dim=dim)
+    return parameter
+
+
+def some_tensors(seed: int = 0) -> Tensors:
+    """A column-split, a row-split and a whole tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = SimpleNamespace(of=lambda *shape: torch.randn(shape, generator=generator))
+    return {
+        "layers.0.mlp.dense_h_to_4h.weight": (draw.of(12, 5), 0),
+        "layers.0.mlp.dense_4h_to_h.weight": (draw.of(5, 12), 1),
+        "final_norm.weight": (draw.of(7), None),
+    }
