@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 _PR_SET_PDEATHSIG = 1
+_NOT_FOR_THE_GUARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def die_with_parent() -> Callable[[], None]:
@@ -33,12 +34,14 @@ class Guard:
 
     def __init__(self, groups: Iterable[int]) -> None:
         read_end, self._write_end = os.pipe()
-        child = os.fork()
-        if child == 0:
+        # The guard keeps these blocked for good: whatever stops the launcher must not stop its guard.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_GUARD)
+        self._child = os.fork()
+        if self._child == 0:
             os.close(self._write_end)
             _watch(read_end, list(groups))
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         os.close(read_end)
-        self._child = child
 
     def dismiss(self) -> None:
         """All ranks are gone: the guard leaves without touching a thing."""
@@ -53,8 +56,6 @@ def _watch(read_end: int, groups: list[int]) -> None:
     """Runs in the guard; never returns."""
     try:
         os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):  # a pipe behind our output must see its end when the ranks are gone
             os.dup2(nothing, stream)
