@@ -1,0 +1,181 @@
+"""Optional trackers, TensorBoard and Weights & Biases, under GPT-NeoX's tag names.
+
+A missing package is a settings error before the run starts; a tracker that fails later is switched off with one
+warning and never stops the run.
+"""
+
+import importlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from megatron.errors import SettingsError
+from megatron.monitor.step_result import StepResult
+
+_logger = logging.getLogger(__name__)
+
+_WANDB_CLOUD = "https://api.wandb.ai"
+
+
+class Sink(Protocol):
+    """One tracker."""
+
+    name: str
+
+    def scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        """Record values under their tags."""
+
+    def close(self) -> None:
+        """Hand everything over; the run ends."""
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """Where a W&B run goes. run_id: the same id after a resume continues the same run."""
+
+    project: str = "neox"
+    team: str | None = None
+    group: str | None = None
+    run_name: str | None = None
+    host: str = _WANDB_CLOUD
+    run_id: str | None = None
+    folder: str | None = None
+
+
+def step_scalars(result: StepResult) -> dict[str, float]:
+    """A step under GPT-NeoX's tags, and under names of the same kind for what it does not have."""
+    values: dict[str, float | None] = {
+        "train/lm_loss": result.loss,
+        "train/learning_rate": result.lr,
+        "train/grad_norm": result.grad_norm,
+        "train/loss_scale": result.loss_scale,
+        "train/kept_attention": result.kept_ratio,
+        "train/skipped_steps": result.skipped,
+        "train/consumed_samples": result.consumed_samples,
+        "train/consumed_tokens": result.consumed_tokens,
+        "runtime/samples_per_sec": result.samples_per_second,
+        "runtime/tokens_per_sec": result.tokens_per_second,
+        "runtime/iteration_time": result.seconds,
+        "runtime/steps_per_sec": 1 / result.seconds if result.seconds > 0 else None,
+    }
+    return {tag: float(value) for tag, value in values.items() if value is not None}
+
+
+def validation_scalars(loss: float, perplexity: float, split: str = "validation") -> dict[str, float]:
+    """A validation or test loss under GPT-NeoX's tags."""
+    return {f"{split}/lm_loss": loss, f"{split}/lm_loss_ppl": perplexity}
+
+
+class Trackers:
+    """All trackers of this rank behind one door; errors stay behind it."""
+
+    def __init__(self, sinks: list[Sink]) -> None:
+        self._sinks = list(sinks)
+
+    def step(self, result: StepResult) -> None:
+        """Record one step."""
+        self.scalars(step_scalars(result), result.iteration)
+
+    def validation(self, loss: float, perplexity: float, iteration: int, split: str = "validation") -> None:
+        """Record one evaluation."""
+        self.scalars(validation_scalars(loss, perplexity, split), iteration)
+
+    def scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        """Record anything else under its tag."""
+        for sink in list(self._sinks):
+            try:
+                sink.scalars(values, iteration)
+            except Exception as error:
+                self._sinks.remove(sink)
+                _logger.warning("%s failed and is off from here on; the run goes on: %s", sink.name, error)
+
+    def close(self) -> None:
+        """End all of them; calling it twice is harmless."""
+        while self._sinks:
+            sink = self._sinks.pop()
+            try:
+                sink.close()
+            except Exception as error:
+                _logger.warning("%s did not close well: %s", sink.name, error)
+
+
+class TensorBoardSink:
+    """Scalars for TensorBoard; points after `resumed_at` of an earlier start are hidden."""
+
+    name = "TensorBoard"
+
+    def __init__(self, folder: str, resumed_at: int = 0) -> None:
+        module = _package("torch.utils.tensorboard", "tensorboard_dir", "tensorboard")
+        try:
+            self._writer = module.SummaryWriter(log_dir=folder, purge_step=resumed_at + 1 if resumed_at else None)
+        except OSError as error:
+            raise SettingsError(f"tensorboard_dir: cannot write {folder}: {error.strerror}.") from None
+
+    def scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, iteration)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbSink:
+    """A W&B run; WANDB_MODE=offline keeps it on this machine until `wandb sync`."""
+
+    name = "Weights & Biases"
+
+    def __init__(self, settings: WandbSettings, config: Mapping[str, Any]) -> None:
+        self._wandb = _package("wandb", "use_wandb", "wandb")
+        if settings.host != _WANDB_CLOUD:
+            os.environ["WANDB_BASE_URL"] = settings.host
+        _check_login(self._wandb)
+        try:
+            self._run = self._wandb.init(
+                project=settings.project,
+                entity=settings.team,
+                group=settings.group,
+                name=settings.run_name,
+                id=settings.run_id,
+                resume="allow" if settings.run_id else None,
+                dir=settings.folder,
+                config=dict(config),
+                save_code=False,
+            )
+            # The x axis is ours: W&B's own step only goes forward and would drop what follows a rollback.
+            self._run.define_metric("iteration")
+            self._run.define_metric("*", step_metric="iteration")
+        except Exception as error:
+            raise SettingsError(
+                f"use_wandb: Weights & Biases did not start: {error}\n"
+                "Set use_wandb to false, or WANDB_MODE=offline to send the run later with `wandb sync`."
+            ) from error
+
+    def scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        self._run.log({"iteration": iteration, **values})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _check_login(wandb: Any) -> None:
+    """Without a key wandb would ask for one on the terminal, and a queued job would wait there for ever."""
+    if os.environ.get("WANDB_MODE", "online").lower() not in ("online", "shared"):
+        return
+    if os.environ.get("WANDB_API_KEY") or getattr(getattr(wandb, "api", None), "api_key", None):
+        return
+    raise SettingsError(
+        "use_wandb: no login for Weights & Biases found. Run `wandb login` once, or set WANDB_MODE=offline to keep "
+        "the run here and send it later with `wandb sync`."
+    )
+
+
+def _package(module: str, key: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SettingsError(
+            f"{key} is set, but the package {package!r} cannot be imported ({error}). "
+            f"Install it with `pip install {package}`, or remove {key}."
+        ) from None

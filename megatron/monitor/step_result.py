@@ -1,0 +1,28 @@
+"""What one training step reports: the object that console, event log and trackers all read."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step, or the mean over the steps since the last report.
+
+    loss: mean cross entropy per token, in nats.  lr: learning rate of this step.  grad_norm: before clipping.
+    tokens_per_second, samples_per_second: of the whole run, all ranks together.  seconds: per step, wall clock.
+    kept_ratio: share of causal query-key pairs that attention computes, 0 to 1.  skipped: steps skipped so far.
+    """
+
+    iteration: int
+    train_iters: int
+    loss: float
+    lr: float
+    grad_norm: float | None
+    tokens_per_second: float
+    samples_per_second: float
+    consumed_samples: int
+    consumed_tokens: int
+    kept_ratio: float | None
+    seconds: float
+    eta_seconds: float | None
+    skipped: int = 0
+    loss_scale: float | None = None
