@@ -35,7 +35,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, keep: Tensor | None, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
     ) -> Tensor:
-        """hidden [batch, query, hidden_size], keep bool [batch, 1, query, key] or None for causal -> [batch, query, hidden_size]"""
+        """hidden [batch, query, hidden_size] -> same; keep bool [batch, 1, query, key], None for plain causal"""
         batch, length, _ = hidden.shape
         fused = self.query_key_value(hidden).view(batch, length, self.num_heads, 3 * self.head_dim)
         q, k, v = fused.transpose(1, 2).chunk(3, dim=-1)  # each [b, h, q, d]
