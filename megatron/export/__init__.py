@@ -1,0 +1,1 @@
+"""Checkpoints as model folders for other programs."""
