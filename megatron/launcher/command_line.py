@@ -30,14 +30,13 @@ _SHORTHANDS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (("--num_gpus",), "num_gpus", "N", "ranks per host: accelerators, or processes on a machine without"),
     (("--master_addr",), "master_addr", "HOST", "where the ranks meet; default: the first host"),
     (("--master_port",), "master_port", "PORT", "its port; default: a free one on this host, 29500 on several hosts"),
-    (("--launcher",), "launcher", "NAME", "pdsh, openmpi, mpich, impi, mvapich or slurm"),
+    (("--launcher",), "launcher", "NAME", "pdsh, openmpi, mvapich or slurm"),
     (("-i", "--sample_input_file"), "sample_input_file", "FILE", "prompts for generate.py"),
     (("-o", "--sample_output_file"), "sample_output_file", "FILE", "where generate.py writes"),
     (("--iteration",), "iteration", "N", "the checkpoint's iteration; default: the newest"),
     (("--eval_results_prefix",), "eval_results_prefix", "TEXT", "start of the results' file name"),
     (("--wandb_group",), "wandb_group", "NAME", "Weights & Biases group"),
     (("--wandb_team",), "wandb_team", "NAME", "Weights & Biases team"),
-    (("--wandb_run_name",), "wandb_run_name", "NAME", "Weights & Biases run name"),
 )
 _NUMBERS = ("num_nodes", "num_gpus", "master_port", "iteration")
 

@@ -15,9 +15,11 @@ _PR_SET_PDEATHSIG = 1
 _NOT_FOR_THE_GUARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
-def die_with_parent() -> Callable[[], None]:
-    """A function for the child to call between fork and exec; it asks the kernel to end the child with its parent."""
-    parent = os.getpid()
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """A function for the child to call between fork and exec; it asks the kernel to end the child with its parent.
+
+    parent: the process id that the child's parent has now.
+    """
     prctl = _prctl()
 
     def in_child() -> None:

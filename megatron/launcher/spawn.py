@@ -63,9 +63,7 @@ def run_ranks(
 class _Host:
     """The ranks that are alive, and since when we wait for them."""
 
-    def __init__(
-        self, patience: Patience, on_exit: Callable[[RankExit], None], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, patience: Patience, on_exit: Callable[[RankExit], None], say: Callable[[str], None]) -> None:
         self.patience, self.on_exit, self.say = patience, on_exit, say
         self.alive: dict[int, subprocess.Popen[bytes]] = {}
         self.exits: list[RankExit] = []
@@ -181,7 +179,7 @@ def _start(one: Rank) -> subprocess.Popen[bytes]:
         env=dict(one.environment),
         stdin=None if one.rank == 0 else subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=die_with_parent(),
+        preexec_fn=die_with_parent(os.getpid()),
     )
 
 

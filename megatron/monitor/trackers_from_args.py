@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from megatron.monitor.sinks import Sink, TensorBoardSink, Trackers, WandbSettings, WandbSink
@@ -13,12 +12,12 @@ _NOT_SECRET = re.compile(r"token(s|_id|izer)", re.IGNORECASE)
 
 
 def trackers_from_args(args: NeoXArgs, *, rank: int, resumed_at: int = 0, run_id: str | None = None) -> Trackers:
-    """Rank 0 has them all; the others none, or W&B alone with wandb_init_all_ranks."""
+    """Rank 0 has them all, the others none. run_id: kept in the checkpoint, it continues the same W&B run."""
     sinks: list[Sink] = []
-    if args.tensorboard_dir and rank == 0:
+    if rank == 0 and args.tensorboard_dir:
         sinks.append(TensorBoardSink(args.tensorboard_dir, resumed_at))
-    if args.use_wandb and (rank == 0 or args.wandb_init_all_ranks):
-        sinks.append(WandbSink(_wandb_settings(args, rank, run_id), without_secrets(args.to_flat_dict())))
+    if rank == 0 and args.use_wandb:
+        sinks.append(WandbSink(_wandb_settings(args, run_id), without_secrets(args.to_flat_dict())))
     return Trackers(sinks)
 
 
@@ -30,14 +29,12 @@ def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wandb_settings(args: NeoXArgs, rank: int, run_id: str | None) -> WandbSettings:
-    all_ranks = args.wandb_init_all_ranks
+def _wandb_settings(args: NeoXArgs, run_id: str | None) -> WandbSettings:
     return WandbSettings(
         project=args.wandb_project,
         team=args.wandb_team,
         group=args.wandb_group,
-        run_name=f"rank-{rank}" if all_ranks else None,
         host=args.wandb_host,
-        run_id=f"{run_id}-{rank}" if run_id and all_ranks else run_id,
-        folder=str(Path(args.log_dir)) if args.log_dir else None,
+        run_id=run_id,
+        folder=args.log_dir,
     )

@@ -1,0 +1,100 @@
+"""The story of a launch: settings, hosts, checks, ranks, exit code. Also `--check`, which stops before the ranks."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from megatron.errors import SettingsError
+from megatron.launcher.command_line import DeepyCommand
+from megatron.launcher.environment import repository_root
+from megatron.launcher.hostfile import Hosts
+from megatron.launcher.hosts import LOCALHOST, HostSettings, check_capacity, choose_hosts, needs_other_hosts
+from megatron.launcher.local import local_ranks, script_command
+from megatron.launcher.multi_host import run_on_hosts
+from megatron.launcher.ports import check_port, free_port
+from megatron.launcher.report import Report, say
+from megatron.launcher.spawn import Patience, run_ranks
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.cli import encode_blob
+from megatron.neox_arguments.load import load_arguments
+from megatron.neox_arguments.problems import Problems
+from megatron.neox_arguments.show import describe
+from megatron.neox_arguments.sources import merge, read_files
+from sepllm.errors import did_you_mean
+
+# Linux takes no single argument above 131,072 bytes; ssh makes one of the whole remote command.
+_LARGEST_BLOB = 100_000
+
+
+def check(command: DeepyCommand) -> int:
+    """Print the resolved settings and where the ranks would run; nothing is started, no GPU is needed."""
+    find_script(command.script)
+    args, hosts = _settings_and_hosts(command)
+    print(describe(args))
+    print(f"\n{command.script} would start on {_describe_hosts(hosts)}.")
+    return 0
+
+
+def launch(command: DeepyCommand, patience: Patience = Patience()) -> int:
+    """Start the script on every rank and return the exit code of the run."""
+    script = find_script(command.script)
+    args, hosts = _settings_and_hosts(command)
+    blob = encode_blob(args.texts, command.overrides)
+    if len(blob) > _LARGEST_BLOB:
+        raise SettingsError(
+            f"the settings take {len(blob):,} characters on a command line, more than the {_LARGEST_BLOB:,} that fit. "
+            "Long lists of data files are shorter as one blended set (tools/datasets/merge_datasets.py)."
+        )
+    if needs_other_hosts(hosts, args.force_multi):
+        return run_on_hosts(args, hosts, script, blob, command.script_arguments, patience)
+    slots = next(iter(hosts.slots.values()))
+    check_capacity(slots, args.num_gpus, args.hostfile)
+    if args.master_port is not None:
+        check_port(args.master_port)
+    with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
+        ranks = local_ranks(
+            script_command(script, blob, command.script_arguments),
+            slots,
+            master_addr=args.master_addr or "127.0.0.1",
+            master_port=args.master_port or free_port(),
+            failure_folder=folder,
+        )
+        report = Report(len(ranks), Path(folder))
+        start = time.monotonic()
+        outcome = run_ranks(ranks, patience=patience, on_exit=report.on_exit, say=say)
+        return report.close(outcome, start)
+
+
+def find_script(name: str) -> str:
+    """The script's path: as given from here, or beside deepy.py. SettingsError names what there is instead."""
+    for candidate in (Path(name), repository_root() / name):
+        if candidate.is_file():
+            return str(candidate.resolve())
+    there = sorted(path.name for path in repository_root().glob("*.py") if path.name not in ("deepy.py", "setup.py"))
+    hint = did_you_mean(name, there) or f"The scripts here are {', '.join(there)}."
+    raise SettingsError(f"no script {name!r} in {os.getcwd()} or in {repository_root()}. {hint}")
+
+
+def _settings_and_hosts(command: DeepyCommand) -> tuple[NeoXArgs, Hosts]:
+    files = [str(Path(command.folder, file)) if command.folder else file for file in command.files]
+    hosts = choose_hosts(HostSettings.from_values(_unchecked_values(files, command.overrides)))
+    args = load_arguments(files, list(command.overrides), world_size=hosts.world_size if hosts else None)
+    return args, hosts or Hosts({LOCALHOST: tuple(range(args.derived.world_size))})
+
+
+def _unchecked_values(files: list[str], overrides: tuple[str, ...]) -> dict[str, object]:
+    """The merged keys as they stand; what is wrong with them is for load_arguments to say, all at once."""
+    unheeded = Problems()
+    merged = merge(read_files(files, unheeded), overrides, unheeded)
+    return {key: entry.value for key, entry in merged.items()}
+
+
+def _describe_hosts(hosts: Hosts) -> str:
+    count = hosts.world_size
+    ranks = f"{count} rank" + ("s" if count != 1 else "")
+    if list(hosts.slots) == [LOCALHOST]:
+        return f"this host with {ranks}"
+    places = ", ".join(f"{host}: {len(slots)}" for host, slots in hosts.slots.items())
+    return f"{len(hosts.slots)} hosts with {ranks} ({places})"
