@@ -51,6 +51,13 @@ class Marks:
     initial: Tensor | None = None
     rank: Tensor | None = None
 
+    def row(self, index: int) -> "Marks":
+        """The marks of one row, as a batch of one."""
+        parts = (self.marked, self.start, self.initial, self.rank)
+        marked, start, initial, rank = (None if t is None else t[index : index + 1] for t in parts)
+        assert marked is not None
+        return Marks(self.window, marked, start, self.limit, initial, rank)
+
 
 def may_look(i: Tensor, j: Tensor, marked: Tensor, start: Tensor | int, n: int) -> Tensor:
     """True where query position i may look at key position j; all arguments broadcast.
