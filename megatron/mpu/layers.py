@@ -1,6 +1,5 @@
 """Linear and embedding layers whose weights are cut over the tensor ranks (Megatron-LM)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -105,4 +104,21 @@ class VocabParallelEmbedding(nn.Module):
 
 def parallel_logits(hidden: Tensor, weight: Tensor, tp: TensorParallel) -> Tensor:
     """Logits from a vocabulary-cut table: [..., hidden], [vocab / tp, hidden] -> [..., vocab / tp]."""
-    return torch.nn.functional.linear(copy_to_tensor_parallel(hidden, tp), weight)
+    return F.linear(copy_to_tensor_parallel(hidden, tp), weight)
+
+
+def sum_of_row_parallel(*branches: tuple[RowParallelLinear, Tensor]) -> Tensor:
+    """The sum of several row-parallel layers' outputs, with one sum over the tensor ranks for all.
+
+    branches: (layer, its input [..., in / tp]) -> [..., out].
+    """
+    tp = branches[0][0].tp
+    if tp.size == 1:
+        return sum((layer(x) for layer, x in branches[1:]), branches[0][0](branches[0][1]))
+    total = branches[0][0].partial(branches[0][1])
+    for layer, x in branches[1:]:
+        total = total + layer.partial(x)
+    total = reduce_from_tensor_parallel(total, tp)
+    for layer, _ in branches:
+        total = total if layer.bias is None else total + layer.bias
+    return total

@@ -1,0 +1,145 @@
+"""The few values a model is built from, and where they come from in the arguments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from megatron.errors import SettingsError
+from sepllm.config import SepConfig
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments.arguments import NeoXArgs
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model, whatever its layout over ranks. Names as in the YAML where they mean the same.
+
+    attention: what each layer's attention keeps. attention_path, softmax and its biases go to
+    `separator_attention` as they are. bipe_separators: ids that close a segment (bilevel positions), or None.
+    mlp_gated: the MLP is w2(act(w1 x) * w3 x), without biases. position_offset: added to learned positions.
+    """
+
+    num_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    num_kv_heads: int
+    mlp_hidden_size: int
+    padded_vocab_size: int
+    max_position_embeddings: int
+    attention: SepConfig
+    attention_path: str = "auto"
+    softmax: str = "softmax"
+    softmax_numerator_bias: float = 0.0
+    softmax_denominator_bias: float = 1e-10
+    norm: str = "layernorm"
+    norm_epsilon: float = 1e-5
+    norm_bias: bool = True
+    qk_layernorm: bool = False
+    pos_emb: str = "rotary"
+    rotary_pct: float = 1.0
+    rotary_base: float = 10000.0
+    position_offset: int = 0
+    bipe_separators: tuple[int, ...] | None = None
+    activation: str = "gelu"
+    mlp_gated: bool = False
+    attention_bias: bool = True
+    parallel_residual: bool = False
+    shared_residual_norm: bool = False
+    tied_embeddings: bool = False
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    init_method: str = "normal"
+    output_init_method: str = "scaled_normal"
+    init_std: float = 0.02
+    seed: int = 1234
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def rotary_dim(self) -> int:
+        """Leading dimensions of each head that are rotated; even."""
+        return int(self.head_dim * self.rotary_pct) // 2 * 2
+
+    @property
+    def has_position_table(self) -> bool:
+        """Learned positions, or the learned place inside a segment of bilevel positions."""
+        return self.pos_emb == "learned" or self.bipe_separators is not None
+
+
+def check_layout(config: ModelConfig, tp_size: int) -> None:
+    """Raise SettingsError unless heads, MLP and vocabulary can be cut over tp_size tensor ranks."""
+    parts = {
+        "num_attention_heads": config.num_attention_heads,
+        "num_kv_heads": config.num_kv_heads,
+        "the MLP's inner width": config.mlp_hidden_size,
+        "the padded vocabulary": config.padded_vocab_size,
+    }
+    for name, size in parts.items():
+        if size % tp_size:
+            raise SettingsError(
+                f"{name} is {size}, which {tp_size} tensor ranks cannot share evenly. "
+                f"Set model_parallel_size to a divisor of {size}, or change {name}."
+            )
+    if config.num_attention_heads % config.num_kv_heads:
+        raise SettingsError(
+            f"{config.num_attention_heads} query heads cannot share {config.num_kv_heads} key/value heads evenly. "
+            "Set num_kv_heads to a divisor of num_attention_heads."
+        )
+    if config.hidden_size % config.num_attention_heads:
+        raise SettingsError(
+            f"hidden_size {config.hidden_size} is not a multiple of "
+            f"num_attention_heads {config.num_attention_heads}."
+        )
+
+
+def model_config_from_args(
+    args: "NeoXArgs", padded_vocab_size: int, separator_ids: Sequence[int] | None = None
+) -> ModelConfig:
+    """The model that the arguments describe.
+
+    separator_ids: ids of the separators when the arguments give them as strings; None takes the given ids.
+    """
+    derived = args.derived
+    epsilon = {
+        "layernorm": args.layernorm_epsilon,
+        "rmsnorm": args.rms_norm_epsilon,
+        "scalenorm": args.scalenorm_epsilon,
+    }
+    return ModelConfig(
+        num_layers=args.num_layers,
+        hidden_size=args.hidden_size,
+        num_attention_heads=args.num_attention_heads,
+        num_kv_heads=derived.num_kv_heads,
+        mlp_hidden_size=derived.mlp_hidden_size,
+        padded_vocab_size=padded_vocab_size,
+        max_position_embeddings=args.max_position_embeddings,
+        attention=args.sep_config(separator_ids),
+        attention_path=derived.attention_path,
+        softmax=derived.softmax,
+        softmax_numerator_bias=args.SA_Numerator_Bias,
+        softmax_denominator_bias=args.SA_Denominator_Bias,
+        norm=args.norm,
+        norm_epsilon=epsilon[args.norm],
+        norm_bias=args.use_bias_in_norms,
+        qk_layernorm=args.use_qk_layernorm,
+        pos_emb=args.pos_emb,
+        rotary_pct=args.rotary_pct,
+        rotary_base=args.rotary_emb_base,
+        position_offset=args.opt_pos_emb_offset,
+        bipe_separators=tuple(args.BiPE_seps or ()) if args.USE_BiPE else None,
+        activation=args.activation,
+        mlp_gated=args.mlp_type == "llama" or args.activation == "geglu",
+        attention_bias=args.use_bias_in_attn_linear,
+        parallel_residual=args.gpt_j_residual,
+        shared_residual_norm=args.gpt_j_residual and args.gpt_j_tied,
+        tied_embeddings=not args.no_weight_tying,
+        hidden_dropout=args.hidden_dropout,
+        attention_dropout=args.attention_dropout,
+        init_method=args.init_method,
+        output_init_method=args.output_layer_init_method,
+        init_std=args.init_method_std,
+        seed=args.seed,
+    )

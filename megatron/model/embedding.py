@@ -1,0 +1,98 @@
+"""The ways in and out of the hidden states: word embedding, positions, final norm, head.
+
+The word embedding holds nothing but its table: only so may DeepSpeed tie it to the head on another stage.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+
+from megatron.model.config import ModelConfig
+from megatron.model.initialisation import input_init
+from megatron.model.micro_batch import LayerInput
+from megatron.model.norms import Norm
+from megatron.model.positions import sinusoids
+from megatron.mpu.layers import ColumnParallelLinear, VocabParallelEmbedding, parallel_logits
+from megatron.mpu.parallel_state import TensorParallel
+from megatron.mpu.shard import sharded_parameter
+
+
+class WordEmbedding(VocabParallelEmbedding):
+    """Token ids -> hidden states."""
+
+    def __init__(self, config: ModelConfig, tp: TensorParallel) -> None:
+        super().__init__(
+            "embedding.word_embeddings",
+            config.padded_vocab_size,
+            config.hidden_size,
+            tp=tp,
+            init=input_init(config),
+            seed=config.seed,
+        )
+
+    def forward(self, x: LayerInput) -> LayerInput:
+        return x.with_hidden(self.lookup(x.batch.token_ids))
+
+
+class PositionEmbedding(nn.Module):
+    """Adds learned or sinusoidal positions, or the learned place inside a segment (BiPE); then dropout."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.hidden_dropout
+        self.offset = config.position_offset
+        self.sinusoidal = config.pos_emb == "sinusoidal"
+        self.weight: nn.Parameter | None = None
+        if config.has_position_table:
+            shape = (config.max_position_embeddings + self.offset, config.hidden_size)
+            name = "embedding.position_embeddings.weight"
+            self.weight = sharded_parameter(
+                name, shape, None, TensorParallel(), input_init(config), config.seed
+            )
+
+    def forward(self, x: LayerInput) -> LayerInput:
+        hidden, positions = x.states, x.batch.positions
+        if self.weight is not None:
+            hidden = hidden + F.embedding(positions + self.offset, self.weight)
+        if self.sinusoidal:
+            hidden = hidden + sinusoids(positions, hidden.shape[-1]).to(hidden.dtype)
+        return x.with_hidden(F.dropout(hidden, self.dropout, self.training))
+
+
+class FinalNorm(Norm):
+    """The norm in front of the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(
+            "final_norm",
+            config.hidden_size,
+            kind=config.norm,
+            epsilon=config.norm_epsilon,
+            bias=config.norm_bias,
+        )
+
+    def forward(self, x: LayerInput) -> LayerInput:
+        return x.with_hidden(super().forward(x.states))
+
+
+class Head(nn.Module):
+    """Hidden states -> logits [batch, seq, vocab / tp], with weights of its own."""
+
+    def __init__(self, config: ModelConfig, tp: TensorParallel) -> None:
+        super().__init__()
+        self.final_linear = ColumnParallelLinear(
+            "head.final_linear",
+            config.hidden_size,
+            config.padded_vocab_size,
+            tp=tp,
+            init=input_init(config),
+            seed=config.seed,
+            bias=False,
+        )
+
+    def forward(self, x: LayerInput) -> LayerInput:
+        return x.with_hidden(self.final_linear(x.states))
+
+
+def tied_head(embedding: WordEmbedding, x: LayerInput) -> LayerInput:
+    """Hidden states -> logits [batch, seq, vocab / tp] with the table of the word embedding."""
+    return x.with_hidden(parallel_logits(x.states, embedding.weight, embedding.tp))

@@ -1,0 +1,57 @@
+"""The whole model in one object: for generation, export and as the oracle of the pipeline.
+
+Parameter names are the global names of the shards.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from megatron.model.config import ModelConfig, check_layout
+from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
+from megatron.model.kv_cache import KVCache
+from megatron.model.micro_batch import LayerInput, micro_batch
+from megatron.model.transformer_layer import TransformerLayer
+from megatron.mpu.mappings import gather_last_dim
+from megatron.mpu.parallel_state import TensorParallel
+
+
+class GPTModel(nn.Module):
+    """All layers on this rank; with tp.size > 1 each layer is shared by the tensor ranks."""
+
+    def __init__(self, config: ModelConfig, tp: TensorParallel | None = None) -> None:
+        super().__init__()
+        tp = tp or TensorParallel()
+        check_layout(config, tp.size)
+        self.config, self.tp = config, tp
+        self.embedding = nn.ModuleDict(
+            {
+                "word_embeddings": WordEmbedding(config, tp),
+                "position_embeddings": PositionEmbedding(config),
+            }
+        )
+        self.layers = nn.ModuleList(TransformerLayer(config, layer, tp) for layer in range(config.num_layers))
+        self.final_norm = FinalNorm(config)
+        self.head = None if config.tied_embeddings else Head(config, tp)
+
+    def forward(
+        self, token_ids: Tensor, cache: KVCache | None = None, first_real: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the full vocabulary: int64 [batch, seq] -> [batch, seq, padded_vocab_size].
+
+        cache: earlier tokens; token_ids are those that follow, and are added to it.
+        first_real: int64 [batch], column of the first real token of left-padded rows.
+        """
+        batch = micro_batch(
+            self.config, token_ids, range(self.config.num_layers), first_real=first_real, cache=cache
+        )
+        x = LayerInput(None, batch)
+        for layer in (*self.embedding.values(), *self.layers, self.final_norm):
+            x = layer(x)
+        words = self.embedding["word_embeddings"]
+        x = tied_head(words, x) if self.head is None else self.head(x)
+        return gather_last_dim(x.states, self.tp)
+
+    def attention_counts(self, token_ids: Tensor) -> Tensor:
+        """float64 [num_layers, 2]: query-key pairs that each layer keeps, and those of full attention."""
+        batch = micro_batch(self.config, token_ids, range(self.config.num_layers))
+        return torch.stack([plan.pair_counts for plan in batch.plans.values()])

@@ -1,0 +1,91 @@
+"""What all layers of a stage share about one micro-batch: ids, attention plans, positions, cache.
+
+Made once per micro-batch from the token ids, outside recomputation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from megatron.model.config import ModelConfig
+from megatron.model.kv_cache import KVCache
+from megatron.model.positions import rotary_cos_sin
+from sepllm.attention.bilevel import bilevel_positions
+from sepllm.attention.plan import Plan, build_plans
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """token_ids: int64 [batch, new], what is read now. plans: layer number -> plan over cached and new tokens.
+
+    positions: int64 [batch or 1, new], for tables and sinusoids (bilevel: place inside the segment).
+    rotary: cos, sin, each [batch or 1, 1, new, rotary_dim], or None.
+    alibi_positions: int64 [batch, cached + new] where ALiBi counts segments, None where it counts tokens.
+    """
+
+    token_ids: Tensor
+    plans: dict[int, Plan]
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor] | None = None
+    alibi_positions: Tensor | None = None
+    cache: KVCache | None = None
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What a layer takes and gives. hidden: [batch, seq, hidden_size]; None before the word embedding,
+    logits [batch, seq, vocab / tp] after the head."""
+
+    hidden: Tensor | None
+    batch: MicroBatch
+
+    def with_hidden(self, hidden: Tensor) -> "LayerInput":
+        return replace(self, hidden=hidden)
+
+    @property
+    def states(self) -> Tensor:
+        """The hidden states, which every layer but the embedding can count on."""
+        assert self.hidden is not None
+        return self.hidden
+
+
+def micro_batch(
+    config: ModelConfig,
+    token_ids: Tensor,
+    layers: Sequence[int],
+    *,
+    first_real: Tensor | None = None,
+    cache: KVCache | None = None,
+) -> MicroBatch:
+    """Prepare token_ids [batch, new] for the layers with these numbers.
+
+    first_real: int64 [batch], column of the first real token of left-padded rows; with a cache it counts from
+    the first call, and need not be repeated.
+    """
+    everything = token_ids
+    if cache is not None:
+        everything = cache.read(token_ids, first_real)
+        first_real = cache.first_real
+    new = slice(everything.shape[1] - token_ids.shape[1], None)
+    plans = dict(zip(layers, build_plans(config.attention, everything, layers, first_real), strict=True))
+
+    columns = torch.arange(everything.shape[1], device=token_ids.device)[None]
+    places = columns if first_real is None else (columns - first_real[:, None]).clamp(min=0)
+    rotary_positions, alibi_positions = places, None
+    if config.bipe_separators is not None:
+        places, segments = bilevel_positions(everything, config.bipe_separators, first_real)
+        rotary_positions = segments
+        alibi_positions = segments if config.pos_emb == "alibi" else None
+    rotary = None
+    if config.pos_emb == "rotary" and config.rotary_dim:
+        rotary = rotary_cos_sin(rotary_positions[:, new], config.rotary_dim, config.rotary_base)
+    return MicroBatch(
+        token_ids=token_ids,
+        plans=plans,
+        positions=places[:, new],
+        rotary=rotary,
+        alibi_positions=alibi_positions,
+        cache=cache,
+    )

@@ -1,0 +1,57 @@
+"""The norm layers: layernorm, rmsnorm (arXiv 1910.07467), scalenorm (arXiv 1910.05895)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megatron.errors import SettingsError
+from megatron.mpu.mappings import copy_to_tensor_parallel
+from megatron.mpu.parallel_state import TensorParallel
+from megatron.mpu.shard import ones, sharded_parameter, zeros
+
+NORMS = ("layernorm", "rmsnorm", "scalenorm")
+
+
+class Norm(nn.Module):
+    """Norm over the last dimension: [..., size] -> [..., size]. Whole on every tensor rank."""
+
+    def __init__(self, name: str, size: int, *, kind: str, epsilon: float, bias: bool = True) -> None:
+        super().__init__()
+        if kind not in NORMS:
+            raise SettingsError(f"Unknown norm {kind!r}; known are {', '.join(NORMS)}.")
+        self.kind, self.size, self.epsilon = kind, size, epsilon
+        shape = (1,) if kind == "scalenorm" else (size,)
+        replicated = TensorParallel()
+        self.weight = sharded_parameter(f"{name}.weight", shape, None, replicated, ones, seed=0)
+        has_bias = bias and kind == "layernorm"
+        self.bias = (
+            sharded_parameter(f"{name}.bias", shape, None, replicated, zeros, seed=0) if has_bias else None
+        )
+
+    def normalise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kind == "layernorm":
+            return F.layer_norm(x, (self.size,), weight, bias, self.epsilon)
+        if self.kind == "rmsnorm":
+            return F.rms_norm(x, (self.size,), weight, self.epsilon)
+        length = x.norm(dim=-1, keepdim=True).clamp(min=self.epsilon)
+        return x / length * weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x, self.weight, self.bias)
+
+
+class HeadNorm(Norm):
+    """Norm over each head of queries or keys: [batch, heads / tp, seq, head_dim] -> the same.
+
+    The weights are whole while the heads are cut, so their gradients are summed over the tensor ranks.
+    """
+
+    def __init__(
+        self, name: str, head_dim: int, *, tp: TensorParallel, kind: str, epsilon: float, bias: bool
+    ) -> None:
+        super().__init__(name, head_dim, kind=kind, epsilon=epsilon, bias=bias)
+        self.tp = tp
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = copy_to_tensor_parallel(self.weight, self.tp)
+        bias = None if self.bias is None else copy_to_tensor_parallel(self.bias, self.tp)
+        return self.normalise(x, weight, bias)

@@ -1,0 +1,47 @@
+"""Position information as pure functions: rotary (arXiv 2104.09864), ALiBi (arXiv 2108.12409), sinusoids."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def rotary_cos_sin(positions: Tensor, dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotation, in fp32.
+
+    positions: int64 [batch or 1, seq] -> two of [batch or 1, 1, seq, dim], the same for every head.
+    """
+    frequencies = base ** -(torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
+    angles = positions[:, None, :, None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the first dim dimensions of each head; dimension i pairs with i + dim / 2, as GPT-NeoX does.
+
+    x: [batch, heads, seq, head_dim]; cos, sin: [batch or 1, 1, seq, dim] -> like x.
+    """
+    dim = cos.shape[-1]
+    turned, rest = x[..., :dim], x[..., dim:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned.to(x.dtype), rest), dim=-1) if rest.shape[-1] else turned.to(x.dtype)
+
+
+def alibi_slopes(num_heads: int) -> list[float]:
+    """One slope per head: powers 2^(-8k/n) for n a power of two.
+
+    Other counts take the slopes of the power below, then every other one of the doubled set.
+    """
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * k / power) for k in range(1, power + 1)]
+    between = [2 ** (-8 * k / (2 * power)) for k in range(1, 2 * power + 1, 2)]
+    return slopes + between[: num_heads - power]
+
+
+def sinusoids(positions: Tensor, hidden_size: int) -> Tensor:
+    """Sines, then cosines (Vaswani et al. 2017, GPT-NeoX's order): [..., seq] -> fp32 [..., seq, hidden_size]."""
+    exponents = torch.arange(0, hidden_size, 2, device=positions.device, dtype=torch.float32) / hidden_size
+    angles = positions[..., None].float() * 10000.0**-exponents
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[..., :hidden_size]

@@ -1,0 +1,130 @@
+"""The model as DeepSpeed's PipelineModule: the same layers, dealt to stages.
+
+Between stages travel hidden states [batch, seq, hidden_size] and token ids int64 [batch, seq]; every stage
+makes its own attention plans from the ids.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.pipe.module import LayerSpec, PipelineModule, TiedLayerSpec
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from megatron.model.config import ModelConfig, check_layout
+from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
+from megatron.model.loss import language_model_loss
+from megatron.model.micro_batch import LayerInput, MicroBatch, micro_batch
+from megatron.model.transformer_layer import TransformerLayer
+from megatron.mpu.parallel_state import ParallelState, TensorParallel
+
+Layer = Callable[[LayerInput], LayerInput]
+
+
+def pipeline_module(
+    config: ModelConfig,
+    parallel: ParallelState,
+    *,
+    recompute_every: int = 0,
+    partition_method: str = "type:transformer|mlp",
+) -> "StageModule":
+    """This rank's stage, ready for deepspeed.initialize.
+
+    parallel: from initialize_parallel. recompute_every: number of transformer layers recomputed together in
+    backward, 0 keeps all activations. partition_method: "type:REGEX" on layer class names, "parameters" or "uniform".
+    Engine batches are (tokens int64 [b, s], (labels int64 [b, s], loss_mask [b, s])).
+    """
+    check_layout(config, parallel.tp.size)
+    # It prints its seeds and its partition; the launcher's own report says the same in our words.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return StageModule(config, parallel, recompute_every, partition_method)
+
+
+class StageModule(PipelineModule):
+    """The layers of one pipeline stage. Parameters are found through their `.shard`, not by attribute name."""
+
+    def __init__(
+        self, config: ModelConfig, parallel: ParallelState, recompute_every: int, partition_method: str
+    ) -> None:
+        self.config = config
+        self.recompute_every = recompute_every
+        super().__init__(
+            layers=_layer_specs(config, parallel.tp),
+            topology=parallel.topology,
+            loss_fn=partial(language_model_loss, tp=parallel.tp),
+            partition_method=partition_method,
+        )
+        numbers = (f.attention.layer for f in self.forward_funcs if isinstance(f, TransformerLayer))
+        self.layer_numbers = tuple(numbers)
+        device = get_accelerator().device_name(self.local_rank)
+        self._counts = torch.zeros(config.num_layers, 2, dtype=torch.float64, device=device)
+
+    def forward(self, forward_input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """First stage: token ids. Others: (hidden, token ids). The last returns logits [b, s, vocab / tp]."""
+        hidden, token_ids = (None, forward_input) if torch.is_tensor(forward_input) else forward_input
+        batch = micro_batch(self.config, token_ids, self.layer_numbers)
+        self._count(batch)
+        x = LayerInput(hidden, batch)
+        for layers, recompute in self._segments():
+            x = self._recomputed(layers, x) if recompute else _run(layers, x)
+        return x.states if self.stage_id == self.num_stages - 1 else (x.states, token_ids)
+
+    def pop_attention_counts(self) -> Tensor:
+        """float64 [num_layers, 2]: kept and causal query-key pairs since the last call; 0 for other stages' layers."""
+        counts, self._counts = self._counts, torch.zeros_like(self._counts)
+        return counts
+
+    def _count(self, batch: MicroBatch) -> None:
+        if not self.layer_numbers:
+            return
+        rows = torch.stack([batch.plans[layer].pair_counts for layer in self.layer_numbers])
+        self._counts[self.layer_numbers[0] : self.layer_numbers[-1] + 1] += rows
+
+    def _segments(self) -> list[tuple[list[Layer], bool]]:
+        """The stage's layers in runs: (layers, whether backward recomputes them)."""
+        every = self.recompute_every if self.training else 0
+        segments: list[tuple[list[Layer], bool]] = []
+        for layer in self.forward_funcs:
+            recompute = every > 0 and isinstance(layer, TransformerLayer)
+            if segments and recompute and segments[-1][1] and len(segments[-1][0]) < every:
+                segments[-1][0].append(layer)
+            else:
+                segments.append(([layer], recompute))
+        return segments
+
+    def _recomputed(self, layers: list[Layer], x: LayerInput) -> LayerInput:
+        random = self.config.hidden_dropout > 0 or self.config.attention_dropout > 0
+        hidden = checkpoint(
+            lambda states: _run(layers, x.with_hidden(states)).states,
+            x.states,
+            use_reentrant=False,
+            preserve_rng_state=random,
+        )
+        return x.with_hidden(hidden)
+
+    def _count_layer_params(self) -> list[int]:
+        # For partition_method "parameters". The stock method builds every layer for real to count it.
+        with torch.device("meta"):
+            return super()._count_layer_params()
+
+
+def _layer_specs(config: ModelConfig, tp: TensorParallel) -> list[Any]:
+    specs: list[Any] = [LayerSpec(PositionEmbedding, config)]
+    specs += [LayerSpec(TransformerLayer, config, layer, tp) for layer in range(config.num_layers)]
+    specs += [LayerSpec(FinalNorm, config)]
+    if config.tied_embeddings:
+        words = TiedLayerSpec("word_embeddings", WordEmbedding, config, tp)
+        head = TiedLayerSpec("word_embeddings", WordEmbedding, config, tp, forward_fn=tied_head)
+        return [words, *specs, head]
+    return [LayerSpec(WordEmbedding, config, tp), *specs, LayerSpec(Head, config, tp)]
+
+
+def _run(layers: list[Layer], x: LayerInput) -> LayerInput:
+    for layer in layers:
+        x = layer(x)
+    return x
