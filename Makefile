@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml setup.py $(wildcard requirements/*.txt)
 	@touch $(STAMP)
 
 quickstart: $(STAMP) ## Plain text -> tokenizer -> trained, exported, scored, generating SepLLM model (./quickstart)
-	@$(BIN)/python training_examples/quickstart/quickstart.py $(QUICKSTART)
+	@$(BIN)/python -m training_examples.quickstart $(QUICKSTART)
 
 test: lint ## Every check and every test
 	$(PYTEST) tests

@@ -1,7 +1,7 @@
 """A byte-level BPE tokenizer in which every separator is a token of its own, and stays alone in running text.
 
 SepLLM lets separators carry the segment before them, so ".", "," or a newline must never hide inside ").\\n" or "...".
-By hand: python -m training_examples.quickstart.train_tokenizer --input quickstart/corpus/train.jsonl --output quickstart/tokenizer.json
+By hand: python -m training_examples.quickstart.train_tokenizer
 """
 
 import argparse
@@ -93,8 +93,8 @@ def main() -> int:
     print(
         f"{tokenizer.get_vocab_size()} tokens in {time.monotonic() - start:.1f} s; separators {shown}\n"
         f"{share.tokens:,} tokens in the corpus, {share.separators:,} of them separators "
-        f"({100 * share.separators / share.tokens:.1f} %); {share.alone:,} of the {share.characters:,} punctuation marks, "
-        f"tabs and newlines in running text are such tokens -> {arguments.output}"
+        f"({100 * share.separators / share.tokens:.1f} %); {share.alone:,} of the {share.characters:,} points, commas, "
+        f"... and newlines of the text are such tokens -> {arguments.output}"
     )
     return 0
 

@@ -1,0 +1,167 @@
+"""Runs numbered steps, each one command that a reader can repeat by hand; finished steps are recognised and skipped.
+
+What a step is known by: its command, the contents of the files it reads, and the presence of the files it makes.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STOPPED_AFTER_SAVE = 75
+SMALL_FILE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the quickstart.
+
+    command: as typed in a shell (with `python` and `lm_eval` of the virtual environment).  reads, makes: files and
+    folders.  clears: what an unfinished earlier try may have left.  expect: the exit code of success.
+    loud: show the command's output as it comes (it always goes to the log as well).
+    """
+
+    name: str
+    title: str
+    command: str
+    reads: Sequence[Path]
+    makes: Sequence[Path]
+    clears: Sequence[Path] = ()
+    expect: int = 0
+    loud: bool = True
+    environment: dict[str, str] | None = None
+
+
+class StepFailed(Exception):
+    """A step ended with another exit code than it should; carries that code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+class StepRunner:
+    """Runs steps in order and remembers in `folder`/steps what was done and how long it took."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self.folder, self.total = folder, total
+        self.number = 0
+        self.seconds: dict[str, float] = {}
+        self.skipped: list[str] = []
+        self._redo = False
+
+    def run(self, step: Step) -> None:
+        """Do the step, or say that it is done. After a step that was done anew, all later ones are done anew."""
+        self.number += 1
+        record = self.folder / "steps" / f"{step.name}.json"
+        known = _known_by(step)
+        done = _read(record)
+        heading = f"[{self.number}/{self.total}] {step.title}"
+        if not self._redo and done.get("known_by") == known and all(path.exists() for path in step.makes):
+            self.seconds[step.name] = float(done["seconds"])
+            self.skipped.append(step.name)
+            print(f"{heading}: done before, in {done['seconds']:.1f} s; skipped", flush=True)
+            return
+        self._redo = True
+        record.unlink(missing_ok=True)
+        for path in step.clears:
+            _remove(path)
+        print(f"\n{heading}\n  $ {_shown(step)}", flush=True)
+        start = time.monotonic()
+        code = self._execute(step)
+        seconds = time.monotonic() - start
+        if code != step.expect:
+            print(self._advice(step, code), file=sys.stderr, flush=True)
+            raise StepFailed(code or 1)
+        missing = [str(path) for path in step.makes if not path.exists()]
+        if missing:
+            print(f"The command ended well but did not make {', '.join(missing)}.", file=sys.stderr, flush=True)
+            raise StepFailed(1)
+        self.seconds[step.name] = seconds
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"known_by": known, "seconds": round(seconds, 2), "command": step.command}) + "\n")
+        print(f"  done in {seconds:.1f} s", flush=True)
+
+    def log_of(self, step: Step) -> Path:
+        """Where the output of the step's last run is kept."""
+        return self.folder / "logs" / f"{step.name}.log"
+
+    def _execute(self, step: Step) -> int:
+        log = self.log_of(step)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w", encoding="utf-8") as copy:
+            process = subprocess.Popen(
+                shlex.split(step.command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=_environment(step),
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    copy.write(line)
+                    if step.loud:
+                        print(f"  | {line}", end="", flush=True)
+            except KeyboardInterrupt:
+                process.wait()  # the terminal sent it the same signal; let it save and leave
+                raise
+            return process.wait()
+
+    def _advice(self, step: Step, code: int) -> str:
+        log = self.log_of(step)
+        tail = "" if step.loud else "".join(f"  | {line}\n" for line in log.read_text("utf-8").splitlines()[-15:])
+        wanted = f" (expected {step.expect})" if step.expect else ""
+        return (
+            f"{tail}\nStep {self.number}, {step.title!r}, ended with exit code {code}{wanted}.\n"
+            f"Everything it printed is in {log}. Try it by hand in the virtual environment (. .venv/bin/activate):\n"
+            f"  {_shown(step)}\n"
+            "Once that is mended, `make quickstart` goes on from here; finished steps are not repeated."
+        )
+
+
+def _known_by(step: Step) -> str:
+    """A fingerprint of the command and of what it reads: small files by content, others by size."""
+    digest = hashlib.sha256(step.command.encode())
+    for path in step.reads:
+        size = path.stat().st_size if path.is_file() else -1
+        digest.update(f"{path} {size}".encode())
+        if 0 <= size < SMALL_FILE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(record: Path) -> dict[str, object]:
+    try:
+        content = json.loads(record.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _shown(step: Step) -> str:
+    settings = "".join(f"{key}={value} " for key, value in (step.environment or {}).items())
+    return settings + step.command
+
+
+def _environment(step: Step) -> dict[str, str]:
+    """Ours, with the programs of this virtual environment first, so that `python` and `lm_eval` are those."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(step.environment or {})}
