@@ -1,0 +1,1 @@
+"""Settings: YAML texts in, one checked `NeoXArgs` out. Imports neither torch nor DeepSpeed."""

@@ -1,0 +1,57 @@
+"""The JSON for `deepspeed.initialize`. The optimizer is a torch optimizer of ours, so there is no optimizer block."""
+
+from typing import Any
+
+from megatron.errors import SettingsError
+from megatron.neox_arguments.arguments import NeoXArgs
+
+# DeepSpeed divides by it, so "never" has to be a number.
+_NEVER = 10**12
+
+
+def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
+    """DeepSpeed's settings for one engine.
+
+    ZeRO is always stage 1: stage 0 clips the gradient wrongly under the pipeline in fp32 and starts Adam at step 2 in
+    16 bit (DeepSpeed 0.19). bf16 sums gradients in fp32. Raises SettingsError where deepspeed_extra_args clashes.
+    """
+    derived = args.derived
+    config: dict[str, Any] = {
+        "train_batch_size": derived.train_batch_size,
+        "train_micro_batch_size_per_gpu": derived.micro_batch_size,
+        "gradient_accumulation_steps": derived.gradient_accumulation_steps,
+        "gradient_clipping": args.gradient_clipping,
+        "zero_optimization": _zero_block(args),
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": args.steps_per_print if args.wall_clock_breakdown else _NEVER,
+        "wall_clock_breakdown": args.wall_clock_breakdown,
+        "dump_state": args.dump_state,
+    }
+    if derived.precision == "bf16":
+        block = args.bf16.model_dump(exclude_unset=True) if args.bf16 else {}
+        config["bf16"] = {**block, "enabled": True}
+        config["data_types"] = {"grad_accum_dtype": derived.grad_accum_dtype}
+    if derived.precision == "fp16":
+        block = args.fp16.model_dump(exclude={"fp16", "type"}) if args.fp16 else {}
+        config["fp16"] = {**block, "enabled": True}
+        config["data_types"] = {"grad_accum_dtype": derived.grad_accum_dtype}
+    if args.comms_logger:
+        config["comms_logger"] = args.comms_logger
+    return _with_extra(config, args)
+
+
+def _zero_block(args: NeoXArgs) -> dict[str, Any]:
+    block = args.zero_optimization
+    given = block.model_dump(exclude_unset=True, exclude={"cpu_offload", "elastic_checkpoint"}) if block else {}
+    return {**given, "stage": args.derived.zero_stage}
+
+
+def _with_extra(config: dict[str, Any], args: NeoXArgs) -> dict[str, Any]:
+    extra = args.deepspeed_extra_args or {}
+    clashes = sorted(set(extra) & (set(config) | {"optimizer", "scheduler", "fp16", "bf16", "data_types"}))
+    if clashes:
+        raise SettingsError(
+            f"{args.source_of('deepspeed_extra_args')}: deepspeed_extra_args sets {', '.join(clashes)}, which the framework"
+            " sets itself. Use the keys of the same name outside the block."
+        )
+    return {**config, **extra}

@@ -1,0 +1,161 @@
+"""Values computed from the settings. What the user gave stays as given; what follows from it is here."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from megatron.neox_arguments.attention import AttentionSettings, derive_attention
+from megatron.neox_arguments.batch import solve_batch
+from megatron.neox_arguments.layout import Layout, derive_layout
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments.arguments import NeoXArgs
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimizer by name ("adamw") with its numbers. `lr` is the peak."""
+
+    name: str
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    momentum: float
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Everything computed. Sizes count processes, sequences or elements; windows count tokens, one per layer."""
+
+    world_size: int
+    tp_size: int
+    pp_size: int
+    dp_size: int
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    train_batch_size: int
+    head_dim: int
+    num_kv_heads: int
+    mlp_hidden_size: int
+    precision: str
+    grad_accum_dtype: str
+    attention_mode: str
+    softmax: str
+    softmax_numerator_bias: float
+    softmax_denominator_bias: float
+    windows: tuple[int, ...]
+    generate_windows: tuple[int, ...]
+    intervals: tuple[int, ...] | None
+    separator_token_ids: tuple[int, ...] | None
+    separators: tuple[str, ...] | None
+    bipe_separators: tuple[int, ...] | None
+    init_tokens: int
+    attention_path: str
+    optimizer: OptimizerSettings
+    lr_decay_iters: int | None
+    zero_stage: int
+    checkpoint_factor: int | None
+    checkpoint_scale: str
+    extra_save_iters: frozenset[int]
+    notes: tuple[str, ...] = field(default=())
+
+    def is_save_iteration(self, iteration: int) -> bool:
+        """Whether a checkpoint is due after `iteration` optimizer steps (0: before the first)."""
+        if iteration in self.extra_save_iters:
+            return True
+        factor = self.checkpoint_factor
+        if not factor or iteration <= 0:
+            return False
+        if self.checkpoint_scale == "linear":
+            return iteration % factor == 0
+        power = 1
+        while power < iteration and factor > 1:
+            power *= factor
+        return power == iteration
+
+
+def derive(args: "NeoXArgs", world_size: int | None) -> Derived:
+    """All computed values. Raises ValueError (BatchError, LayoutError) where the numbers do not fit."""
+    layout = derive_layout(args, world_size)
+    attention = derive_attention(args)
+    return _assemble(args, layout, attention)
+
+
+def _assemble(args: "NeoXArgs", layout: Layout, attention: AttentionSettings) -> Derived:
+    batch = solve_batch(
+        args.train_batch_size, args.train_micro_batch_size_per_gpu, args.gradient_accumulation_steps, layout.dp_size
+    )
+    return Derived(
+        world_size=layout.world_size,
+        tp_size=layout.tp_size,
+        pp_size=layout.pp_size,
+        dp_size=layout.dp_size,
+        micro_batch_size=batch.micro,
+        gradient_accumulation_steps=batch.accumulation,
+        train_batch_size=batch.total,
+        head_dim=args.hidden_size // args.num_attention_heads,
+        num_kv_heads=args.num_kv_heads or args.num_attention_heads,
+        mlp_hidden_size=args.intermediate_size or 4 * args.hidden_size,
+        precision=precision_of(args),
+        grad_accum_dtype=grad_accum_dtype_of(args),
+        attention_mode=attention.mode,
+        softmax=attention.softmax,
+        softmax_numerator_bias=args.SA_Numerator_Bias,
+        softmax_denominator_bias=args.SA_Denominator_Bias,
+        windows=attention.windows,
+        generate_windows=attention.generate_windows,
+        intervals=attention.intervals,
+        separator_token_ids=attention.separator_token_ids,
+        separators=attention.separators,
+        bipe_separators=attention.bipe_separators,
+        init_tokens=attention.init_tokens,
+        attention_path=attention.path,
+        optimizer=optimizer_of(args),
+        lr_decay_iters=args.lr_decay_iters or args.train_iters,
+        zero_stage=max(1, args.zero_optimization.stage) if args.zero_optimization else 1,
+        checkpoint_factor=args.checkpoint_factor,
+        checkpoint_scale=args.checkpoint_scale,
+        extra_save_iters=frozenset(args.extra_save_iters or ()),
+        notes=attention.notes,
+    )
+
+
+def precision_of(args: "NeoXArgs") -> str:
+    """fp32, bf16 or fp16. Whether the three places that can name it agree is checked in validate.py."""
+    named = named_precisions(args)
+    return next(iter(named.values()), "fp32")
+
+
+def named_precisions(args: "NeoXArgs") -> dict[str, str]:
+    """Each key that names a precision -> the precision it names."""
+    named: dict[str, str] = {}
+    if args.precision:
+        named["precision"] = "bf16" if args.precision == "bfloat16" else args.precision
+    if args.bf16 and args.bf16.enabled:
+        named["bf16"] = "bf16"
+    if args.fp16 and args.fp16.enabled:
+        named["fp16"] = "bf16" if args.fp16.type == "bfloat16" else "fp16"
+    return named
+
+
+def grad_accum_dtype_of(args: "NeoXArgs") -> str:
+    """Type in which gradients are summed over micro-batches."""
+    if args.data_types and args.data_types.grad_accum_dtype:
+        return args.data_types.grad_accum_dtype
+    return "fp16" if precision_of(args) == "fp16" else "fp32"
+
+
+def optimizer_of(args: "NeoXArgs") -> OptimizerSettings:
+    """Name and numbers; lr and weight_decay come from the flat key or the block, whichever is given."""
+    params = args.optimizer.params if args.optimizer else None
+    lr = args.lr if args.lr is not None else (params.lr if params else None)
+    block_decay = params.weight_decay if params else None
+    beta1, beta2 = params.betas if params else (0.9, 0.999)
+    return OptimizerSettings(
+        name="adamw",
+        lr=lr or 0.0,
+        betas=(beta1, beta2),
+        eps=params.eps if params else 1e-8,
+        weight_decay=block_decay if block_decay is not None else args.weight_decay,
+        momentum=params.momentum if params else 0.0,
+    )

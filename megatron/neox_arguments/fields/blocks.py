@@ -1,0 +1,77 @@
+"""Keys whose value is a block of its own: optimizer, fp16, bf16, zero_optimization, data_types."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from megatron.neox_arguments.fields.base import AnyCase, Group, NotNegative, Positive, Size
+
+
+class OptimizerParams(Group):
+    """Numbers of the optimizer."""
+
+    lr: float | None = Field(None, gt=0, description="Peak learning rate.")
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
+        [0.9, 0.999], description="Decay rates of the running mean and mean square of the gradient."
+    )
+    eps: float = Field(1e-8, gt=0, description="Added to the root of the mean square.")
+    weight_decay: float | None = Field(
+        None, ge=0, description="The same as the flat key weight_decay; give one of them."
+    )
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of SGD.")
+
+
+class OptimizerBlock(Group):
+    """`{type: Adam, params: {lr: 6e-4, betas: [0.9, 0.95], eps: 1e-8}}`."""
+
+    type: str = Field("Adam", description="Adam or AdamW; both decay weights apart from the gradient (AdamW).")
+    params: OptimizerParams = Field(OptimizerParams(), description="Its numbers.")
+
+
+class Fp16Block(Group):
+    """DeepSpeed's fp16 block."""
+
+    enabled: bool = Field(False, description="Train in fp16.")
+    fp16: bool | None = Field(None, description="Written in many GPT-NeoX configurations; must agree with enabled.")
+    type: Literal["fp16", "bfloat16"] | None = Field(None, description="Older spelling of the precision.")
+    loss_scale: NotNegative = Field(0.0, description="Fixed loss scale; 0 lets it adapt.")
+    loss_scale_window: Positive = Field(1000, description="Steps without overflow before the scale doubles.")
+    initial_scale_power: Annotated[int, Field(ge=0, le=32)] = Field(
+        16, description="The scale starts at 2 to this power."
+    )
+    hysteresis: Positive = Field(2, description="Overflows tolerated before the scale halves.")
+    consecutive_hysteresis: bool = Field(False, description="Refill the tolerance after each step without overflow.")
+    min_loss_scale: NotNegative = Field(1.0, description="The scale never falls below this.")
+
+
+class Bf16Block(Group):
+    """DeepSpeed's bf16 block."""
+
+    enabled: bool = Field(False, description="Train in bf16 with fp32 master weights.")
+    immediate_grad_update: bool = Field(False, description="Add gradients to the fp32 sum as soon as they exist.")
+
+
+class ZeroBlock(Group):
+    """DeepSpeed's zero_optimization block."""
+
+    stage: int = Field(
+        1, ge=0, le=3, description="1: optimizer state is spread over the data-parallel ranks. 0 runs as 1."
+    )
+    allgather_partitions: bool = Field(True, description="Collect updated weights by all-gather.")
+    allgather_bucket_size: Size = Field(500_000_000, description="Elements gathered at once.")
+    reduce_scatter: bool = Field(True, description="Reduce gradients by reduce-scatter.")
+    reduce_bucket_size: Size = Field(500_000_000, description="Elements reduced at once.")
+    overlap_comm: bool = Field(False, description="Reduce during backward (DeepSpeed ignores it under the pipeline).")
+    contiguous_gradients: bool = Field(True, description="Copy gradients to one buffer as they appear.")
+    round_robin_gradients: bool = Field(False, description="Spread the copy of gradients over ranks.")
+    cpu_offload: bool = Field(False, description="Not available: must be false.")
+    load_from_fp32_weights: bool = Field(True, description="Restore fp32 weights from the checkpoint's fp32 copy.")
+    elastic_checkpoint: bool = Field(False, description="Not available: must be false.")
+
+
+class DataTypesBlock(Group):
+    """DeepSpeed's data_types block."""
+
+    grad_accum_dtype: Annotated[Literal["fp32", "bf16", "fp16"], AnyCase] | None = Field(
+        None, description="Type of the gradient sum over micro-batches; fp32 by default under bf16."
+    )

@@ -1,0 +1,53 @@
+"""Tokenizer and data sets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from megatron.neox_arguments.fields.base import Group, NonEmpty, NotNegative
+
+Prefixes = Annotated[list[str], NonEmpty]
+Weights = Annotated[list[NotNegative], NonEmpty]
+
+
+class TokenizerArgs(Group):
+    """Text to ids."""
+
+    tokenizer_type: Literal[
+        "GPT2BPETokenizer",
+        "HFTokenizer",
+        "HFGPT2Tokenizer",
+        "SPMTokenizer",
+        "CharLevelTokenizer",
+        "TiktokenTokenizer",
+    ] = Field("GPT2BPETokenizer", description="Kind of tokenizer.")
+    vocab_file: str | None = Field(None, description="Its vocabulary, or the whole tokenizer.json for HFTokenizer.")
+    merge_file: str | None = Field(None, description="Its merges (GPT2BPETokenizer).")
+
+
+class DataArgs(Group):
+    """Either data_path with split, or the three lists."""
+
+    data_path: str | None = Field(None, description="Prefix of one .bin/.idx pair, divided by split.")
+    split: str = Field("969, 30, 1", description="Shares of train, valid and test of data_path.")
+    train_data_paths: Prefixes | None = Field(None, description="Prefixes of the training sets.")
+    valid_data_paths: Prefixes | None = Field(None, description="Prefixes of the validation sets.")
+    test_data_paths: Prefixes | None = Field(None, description="Prefixes of the test sets.")
+    train_data_weights: Weights | None = Field(None, description="Share of each training set; default equal.")
+    valid_data_weights: Weights | None = Field(None, description="Share of each validation set.")
+    test_data_weights: Weights | None = Field(None, description="Share of each test set.")
+    weight_by_num_documents: bool = Field(False, description="Take the shares from the numbers of documents.")
+    weighted_sampler_alpha: NotNegative = Field(1.0, description="Exponent on those shares: 1 proportional, 0 equal.")
+    train_label_data_paths: Prefixes | None = Field(
+        None, description="Label files beside the training sets (-100: no loss)."
+    )
+    valid_label_data_paths: Prefixes | None = Field(None, description="Label files beside the validation sets.")
+    test_label_data_paths: Prefixes | None = Field(None, description="Label files beside the test sets.")
+    data_impl: Literal["infer", "mmap", "cached"] = Field(
+        "infer", description="Data reader: mmap, or infer (the same)."
+    )
+    pack_impl: Literal["packed", "pack_until_overflow", "unpacked"] = Field(
+        "packed", description="How documents fill sequences: joined and cut."
+    )
+    mmap_warmup: bool = Field(False, description="Read all data once at start.")
+    eod_mask_loss: bool = Field(False, description="No loss for predicting what follows an end-of-document token.")

@@ -1,0 +1,48 @@
+"""How many processes, where, and how the model is spread over them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from megatron.neox_arguments.fields.base import AnyCase, Count, Group, Positive
+
+
+class LaunchArgs(Group):
+    """Hosts and processes."""
+
+    hostfile: str | None = Field(
+        None, description='File of "host slots=N" lines; without it the job runs on this host.'
+    )
+    include: str | None = Field(None, description="Hosts and slots to use, as host:0,1@other:2.")
+    exclude: str | None = Field(None, description="Hosts and slots to leave out, in the same form.")
+    num_nodes: int = Field(-1, ge=-1, description="Use only the first N hosts of the hostfile; -1 uses all.")
+    num_gpus: Positive | None = Field(
+        None, description="Processes per host: GPUs, or CPU processes where there is none."
+    )
+    master_addr: str | None = Field(
+        None, description="Address at which the processes meet; found by itself when absent."
+    )
+    master_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="Port at which the processes meet; a free one on a single host, else 29500."
+    )
+    launcher: Annotated[Literal["pdsh", "openmpi", "mvapich", "slurm"], AnyCase] = Field(
+        "pdsh", description="What starts the processes on several hosts."
+    )
+    force_multi: bool = Field(False, description="Take the several-hosts way even for one host.")
+    no_ssh_check: bool = Field(False, description="Do not try ssh to the hosts before starting.")
+    distributed_backend: Annotated[Literal["nccl", "gloo"], AnyCase] = Field(
+        "nccl", description="Communication on GPUs; without a GPU it is always gloo."
+    )
+    timeout_minutes: float = Field(
+        30.0, gt=0, description="A collective call that takes longer ends the job (exit code 6)."
+    )
+
+
+class ParallelArgs(Group):
+    """Pipeline, tensor and data parallelism. Data-parallel size = processes / pipeline / tensor."""
+
+    pipe_parallel_size: Count = Field(1, description="Pipeline stages; 0 means 1.")
+    model_parallel_size: Positive = Field(1, description="Tensor-parallel ranks; must divide heads and widths.")
+    pipe_partition_method: str = Field(
+        "type:transformer|mlp", description="How layers are dealt to stages: type:REGEX, parameters or uniform."
+    )

@@ -1,0 +1,70 @@
+"""Optimizer, learning rate, length of the run, evaluation, checkpoints, recomputation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from megatron.neox_arguments.fields.base import AnyCase, Count, Fraction, Group, NotNegative, Positive
+from megatron.neox_arguments.fields.blocks import OptimizerBlock
+
+
+class OptimizerArgs(Group):
+    """Optimizer and learning rate."""
+
+    optimizer: OptimizerBlock | None = Field(None, description="type and params (lr, betas, eps).")
+    lr: float | None = Field(None, gt=0, description="Peak learning rate; the same as optimizer.params.lr.")
+    weight_decay: NotNegative = Field(0.1, description="Weight decay; norms and biases are left out.")
+    lr_decay_style: Annotated[Literal["constant", "linear", "cosine", "exponential"], AnyCase] = Field(
+        "linear", description="Shape of the learning rate after warm-up."
+    )
+    lr_decay_iters: Positive | None = Field(None, description="Steps until min_lr is reached; default train_iters.")
+    min_lr: NotNegative = Field(0.0, description="Floor of the learning rate.")
+    warmup: Fraction = Field(0.01, description="Share of lr_decay_iters spent rising to the peak.")
+    override_lr_scheduler: bool = Field(
+        False, description="On resume, the schedule of the settings replaces the saved one."
+    )
+    use_checkpoint_lr_scheduler: bool = Field(
+        False, description="On resume, the saved schedule replaces the settings' one."
+    )
+
+
+class RunArgs(Group):
+    """How long, and what happens on the way."""
+
+    train_iters: Count | None = Field(None, description="Optimizer steps of the whole run.")
+    eval_interval: Positive = Field(1000, description="Steps between evaluations.")
+    eval_iters: Count = Field(100, description="Batches per evaluation; 0 switches it off.")
+    exit_interval: Positive | None = Field(None, description="Stop after a save when the step is a multiple of this.")
+    seed: Count = Field(1234, description="Seed of weights, dropout and data order.")
+    iteration: Count | None = Field(None, description="Checkpoint step to load; default the newest.")
+
+
+class CheckpointArgs(Group):
+    """Saving and loading."""
+
+    save: str | None = Field(None, description="Folder for checkpoints.")
+    load: str | None = Field(None, description="Folder to resume from.")
+    checkpoint_factor: Positive | None = Field(
+        None, description="Save every N steps; with checkpoint_scale log: at its powers."
+    )
+    checkpoint_scale: Annotated[Literal["linear", "log"], AnyCase] = Field(
+        "linear", description="How save steps are spaced."
+    )
+    extra_save_iters: list[Count] | None = Field(
+        None, description="Further steps to save at; 0 saves before the first."
+    )
+    keep_last_n_checkpoints: Positive | None = Field(None, description="Delete older checkpoints beyond N.")
+    finetune: bool = Field(False, description="Load weights only and start at step 0.")
+    no_load_optim: bool = Field(False, description="Load without optimizer state.")
+    no_load_rng: bool = Field(False, description="Load without random states.")
+    no_save_optim: bool = Field(False, description="Save without optimizer state.")
+    no_save_rng: bool = Field(False, description="Save without random states.")
+
+
+class RecomputeArgs(Group):
+    """Memory for time."""
+
+    checkpoint_activations: bool = Field(
+        False, description="Compute layers again in backward rather than keep their insides."
+    )
+    checkpoint_num_layers: Positive = Field(1, description="Layers per recomputed piece.")

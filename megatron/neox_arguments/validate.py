@@ -1,0 +1,339 @@
+"""Rules between keys, one small function each: it returns nothing, or yields (key, complaint) pairs.
+
+A rule that reads a key which is already known to be wrong is skipped, so nobody gets a complaint that follows from another.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from megatron.neox_arguments.attention_rules import ATTENTION_RULES
+from megatron.neox_arguments.batch import solve_batch
+from megatron.neox_arguments.derive import named_precisions
+from megatron.neox_arguments.layout import derive_layout
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments.arguments import NeoXArgs
+
+Complaint = tuple[str, str]
+Rule = Callable[["NeoXArgs"], Iterator[Complaint]]
+
+
+def check_rules(args: "NeoXArgs", broken: set[str], world_size: int | None) -> list[Complaint]:
+    """All complaints of all rules."""
+    view: Any = _View(args, broken)
+    complaints: list[Complaint] = []
+    for rule in [*RULES, *ATTENTION_RULES]:
+        complaints += _run(rule, view)
+    complaints += _run(lambda args: _layout_and_batch(args, world_size), view)
+    return complaints
+
+
+def _run(rule: Rule, view: Any) -> list[Complaint]:
+    try:
+        return list(rule(view))
+    except _BrokenKey:
+        return []
+
+
+class _BrokenKey(Exception):
+    pass
+
+
+class _View:
+    """The settings, except that a broken key cannot be read."""
+
+    def __init__(self, args: "NeoXArgs", broken: set[str]) -> None:
+        self._args, self._broken = args, broken
+
+    def __getattr__(self, key: str) -> Any:
+        if key in self._broken:
+            raise _BrokenKey(key)
+        return getattr(self._args, key)
+
+
+def heads_divide_hidden_size(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.hidden_size % args.num_attention_heads:
+        near = _nearest(
+            [h for h in range(1, args.hidden_size + 1) if args.hidden_size % h == 0], args.num_attention_heads
+        )
+        head_dim = round(args.hidden_size / args.num_attention_heads) or 1
+        yield (
+            "num_attention_heads",
+            f"hidden_size {args.hidden_size} is not a multiple of num_attention_heads {args.num_attention_heads}."
+            f" Use num_attention_heads {near}, or hidden_size {head_dim * args.num_attention_heads}.",
+        )
+
+
+def kv_heads_divide_heads(args: "NeoXArgs") -> Iterator[Complaint]:
+    kv_heads = args.num_kv_heads
+    if kv_heads and args.num_attention_heads % kv_heads:
+        near = _nearest(
+            [h for h in range(1, args.num_attention_heads + 1) if args.num_attention_heads % h == 0], kv_heads
+        )
+        yield (
+            "num_kv_heads",
+            (
+                f"num_attention_heads {args.num_attention_heads} is not a multiple of num_kv_heads {kv_heads}."
+                f" Use num_kv_heads {near}."
+            ),
+        )
+
+
+def tensor_ranks_divide_widths(args: "NeoXArgs") -> Iterator[Complaint]:
+    tp = args.model_parallel_size
+    widths = {
+        "num_attention_heads": args.num_attention_heads,
+        "num_kv_heads": args.num_kv_heads or args.num_attention_heads,
+        "intermediate_size": args.intermediate_size or 4 * args.hidden_size,
+        "hidden_size": args.hidden_size,
+    }
+    for key, width in widths.items():
+        if width % tp and (key != "num_kv_heads" or args.num_kv_heads):
+            choices = [size for size in range(1, width + 1) if width % size == 0 and abs(size - tp) <= tp]
+            yield (
+                "model_parallel_size",
+                (
+                    f"{key} {width} is not a multiple of model_parallel_size {tp}. Use model_parallel_size {_nearest(choices, tp)}."
+                ),
+            )
+
+
+def stages_have_layers(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.pipe_parallel_size > args.num_layers:
+        yield (
+            "pipe_parallel_size",
+            (
+                f"{args.pipe_parallel_size} pipeline stages for {args.num_layers} layers leave stages empty."
+                f" Use pipe_parallel_size of at most {args.num_layers}."
+            ),
+        )
+
+
+def partition_method_is_known(args: "NeoXArgs") -> Iterator[Complaint]:
+    method = args.pipe_partition_method
+    if method.lower() not in ("parameters", "uniform") and not method.lower().startswith("type:"):
+        yield "pipe_partition_method", f"{method!r} is unknown. Use type:transformer|mlp, parameters or uniform."
+
+
+def positions_cover_sequence(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.max_position_embeddings < args.seq_length:
+        yield (
+            "max_position_embeddings",
+            (
+                f"max_position_embeddings {args.max_position_embeddings} is less than seq_length {args.seq_length}."
+                f" Use max_position_embeddings: {args.seq_length}."
+            ),
+        )
+
+
+def rotary_width_is_even(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.pos_emb != "rotary" or args.hidden_size % args.num_attention_heads:
+        return
+    head_dim = args.hidden_size // args.num_attention_heads
+    rotated = int(head_dim * args.rotary_pct)
+    if rotated < 2 or rotated % 2:
+        yield (
+            "rotary_pct",
+            (
+                f"rotary_pct {args.rotary_pct} of head width {head_dim} rotates {rotated} dimensions; it must be 2, 4, 6, ..."
+                f" Use rotary_pct: {_even(rotated) / head_dim}."
+            ),
+        )
+
+
+def positions_are_built(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.pos_emb == "rpe":
+        yield "pos_emb", "T5's relative bias (rpe) is not built. Use rotary or alibi."
+
+
+def tied_norm_needs_parallel_residual(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.gpt_j_tied and not args.gpt_j_residual:
+        yield (
+            "gpt_j_tied",
+            "gpt_j_tied shares one norm between two parallel branches. Set gpt_j_residual: true as well.",
+        )
+
+
+def learning_rate_is_given_once(args: "NeoXArgs") -> Iterator[Complaint]:
+    block = args.optimizer.params.lr if args.optimizer else None
+    if args.lr is None and block is None:
+        yield "optimizer", "no learning rate. Write optimizer: {type: Adam, params: {lr: 6.0e-4}}."
+    elif args.lr is not None and block is not None and args.lr != block:
+        yield "lr", f"lr {args.lr} and optimizer.params.lr {block} disagree. Keep one of them."
+
+
+def min_lr_is_below_peak(args: "NeoXArgs") -> Iterator[Complaint]:
+    peak = args.lr if args.lr is not None else (args.optimizer.params.lr if args.optimizer else None)
+    if peak is not None and args.min_lr > peak:
+        yield (
+            "min_lr",
+            f"min_lr {args.min_lr} is above the peak learning rate {peak}. Use a tenth of it: {peak / 10:g}.",
+        )
+
+
+def weight_decay_is_given_once(args: "NeoXArgs") -> Iterator[Complaint]:
+    block = args.optimizer.params.weight_decay if args.optimizer else None
+    if block is not None and "weight_decay" in args.model_fields_set and args.weight_decay != block:
+        yield (
+            "weight_decay",
+            (f"weight_decay {args.weight_decay} and optimizer.params.weight_decay {block} disagree. Keep one of them."),
+        )
+
+
+def optimizer_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.optimizer and args.optimizer.type.lower() not in ("adam", "adamw"):
+        yield "optimizer", f"optimizer.type {args.optimizer.type!r} is not built. Use Adam (weights decay as in AdamW)."
+    if args.optimizer and args.optimizer.params.momentum:
+        yield "optimizer", "optimizer.params.momentum belongs to SGD. For Adam use betas."
+
+
+def schedule_comes_from_settings(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.use_checkpoint_lr_scheduler:
+        yield (
+            "use_checkpoint_lr_scheduler",
+            (
+                "the learning rate is a function of the step and the settings; a checkpoint holds no schedule."
+                " Give the checkpoint's lr, min_lr, warmup and lr_decay_iters."
+            ),
+        )
+
+
+def precision_is_named_once(args: "NeoXArgs") -> Iterator[Complaint]:
+    named = named_precisions(args)
+    if len(set(named.values())) > 1:
+        says = ", ".join(f"{key} says {precision}" for key, precision in named.items())
+        yield next(reversed(named)), f"more than one precision: {says}. Keep one of them."
+    if args.fp16 and args.fp16.fp16 is not None and args.fp16.fp16 != args.fp16.enabled:
+        yield "fp16", f"fp16.fp16 is {args.fp16.fp16} and fp16.enabled is {args.fp16.enabled}. Keep enabled only."
+
+
+def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:
+    wanted = args.data_types.grad_accum_dtype if args.data_types else None
+    precision = next(iter(named_precisions(args).values()), "fp32")
+    if wanted is None or wanted in ("fp32", precision):
+        tied_over_stages = args.pipe_parallel_size > 1 and not args.no_weight_tying
+        if precision == "fp16" and wanted == "fp32" and tied_over_stages:
+            yield (
+                "data_types",
+                (
+                    "fp16 with fp32 gradient sums loses the gradient of a tied embedding across pipeline stages (DeepSpeed)."
+                    " Use no_weight_tying: true, pipe_parallel_size: 1 or bf16."
+                ),
+            )
+        return
+    yield "data_types", f"gradients of a {precision} model cannot be summed in {wanted}. Use grad_accum_dtype: fp32."
+
+
+def zero_stage_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
+    block = args.zero_optimization
+    if block and block.stage >= 2:
+        yield (
+            "zero_optimization",
+            (
+                f"stage {block.stage} does not work together with DeepSpeed's pipeline engine, which runs every model here."
+                " Use stage: 1 and more pipeline or tensor ranks."
+            ),
+        )
+    for key in ("cpu_offload", "elastic_checkpoint"):
+        if block and getattr(block, key):
+            yield "zero_optimization", f"{key} is not available. Remove it, or set it to false."
+
+
+def save_knows_when(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.save and args.checkpoint_factor is None and not args.extra_save_iters:
+        yield "save", "save needs to know when. Add checkpoint_factor: 1000 (every 1000 steps) or extra_save_iters."
+
+
+def log_scale_needs_a_base(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.checkpoint_scale == "log" and args.checkpoint_factor is not None and args.checkpoint_factor < 2:
+        yield "checkpoint_factor", "checkpoint_scale log saves at powers of checkpoint_factor, which must be 2 or more."
+
+
+def one_source_of_data(args: "NeoXArgs") -> Iterator[Complaint]:
+    lists = {key: getattr(args, key) for key in ("train_data_paths", "valid_data_paths", "test_data_paths")}
+    given = [key for key, value in lists.items() if value]
+    if args.data_path and given:
+        yield "data_path", f"data_path and {', '.join(given)} exclude each other. Keep data_path, or the three lists."
+    elif given and len(given) < 3:
+        missing = [key for key in lists if key not in given]
+        yield given[0], f"{', '.join(missing)} must be given together with {', '.join(given)}."
+
+
+def weights_fit_paths(args: "NeoXArgs") -> Iterator[Complaint]:
+    for kind in ("train", "valid", "test"):
+        paths = getattr(args, f"{kind}_data_paths")
+        for beside in (f"{kind}_data_weights", f"{kind}_label_data_paths"):
+            values = getattr(args, beside)
+            if values and len(values) != len(paths or []):
+                yield beside, f"{len(values)} entries for {len(paths or [])} {kind}_data_paths. Give one for each path."
+        weights = getattr(args, f"{kind}_data_weights")
+        if weights and not any(weights):
+            yield f"{kind}_data_weights", f"all weights are 0: {weights}. At least one must be positive."
+
+
+def split_is_readable(args: "NeoXArgs") -> Iterator[Complaint]:
+    parts = [part.strip() for part in args.split.replace("/", ",").split(",")]
+    try:
+        shares = [float(part) for part in parts]
+    except ValueError:
+        shares = []
+    if not 1 <= len(shares) <= 3 or min(shares) < 0 or sum(shares) <= 0:
+        yield "split", f"{args.split!r} is not one to three numbers of 0 or more. Write split: 969, 30, 1."
+
+
+def packing_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.pack_impl != "packed":
+        yield "pack_impl", f"{args.pack_impl!r} is not built yet. Use packed."
+    if args.data_impl == "cached":
+        yield "data_impl", "the cached reader is not built; the memory map is cached by the system. Use mmap."
+
+
+def _layout_and_batch(args: "NeoXArgs", world_size: int | None) -> Iterator[Complaint]:
+    try:
+        layout = derive_layout(args, world_size)
+    except ValueError as error:
+        yield "model_parallel_size", str(error)
+        return
+    try:
+        solve_batch(
+            args.train_batch_size, args.train_micro_batch_size_per_gpu, args.gradient_accumulation_steps, layout.dp_size
+        )
+    except ValueError as error:
+        yield "train_batch_size", str(error)
+
+
+def _nearest(choices: list[int], wanted: int) -> str:
+    """The two nearest of `choices`, as "8 or 16"."""
+    near = sorted(sorted(choices, key=lambda choice: abs(choice - wanted))[:2])
+    return " or ".join(str(choice) for choice in near)
+
+
+def _even(number: int) -> int:
+    return max(2, number + number % 2)
+
+
+RULES: list[Rule] = [
+    heads_divide_hidden_size,
+    kv_heads_divide_heads,
+    tensor_ranks_divide_widths,
+    stages_have_layers,
+    partition_method_is_known,
+    positions_cover_sequence,
+    rotary_width_is_even,
+    positions_are_built,
+    tied_norm_needs_parallel_residual,
+    learning_rate_is_given_once,
+    min_lr_is_below_peak,
+    weight_decay_is_given_once,
+    optimizer_is_built,
+    schedule_comes_from_settings,
+    precision_is_named_once,
+    gradient_sum_type_fits,
+    zero_stage_is_built,
+    save_knows_when,
+    log_scale_needs_a_base,
+    one_source_of_data,
+    weights_fit_paths,
+    split_is_readable,
+    packing_is_built,
+]
