@@ -83,7 +83,7 @@ def check_capacity(slots: tuple[int, ...], num_gpus: int | None, from_hostfile: 
             )
     elif num_gpus is None and from_hostfile is None and ranks > usable_cores():
         raise SettingsError(
-            f"the settings ask for {ranks} ranks, but this host has no accelerator and only {usable_cores()} CPU cores.\n"
+            f"the settings ask for {ranks} ranks, but this host has no accelerator and {usable_cores()} CPU cores.\n"
             f"Lower the parallel or batch sizes, name more hosts in a hostfile, or say num_gpus: {ranks} to run that "
             "many processes here all the same (slowly)."
         )

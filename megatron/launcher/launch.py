@@ -1,7 +1,6 @@
 """The story of a launch: settings, hosts, checks, ranks, exit code. Also `--check`, which stops before the ranks."""
 
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from megatron.launcher.local import local_ranks, script_command
 from megatron.launcher.multi_host import run_on_hosts
 from megatron.launcher.ports import check_port, free_port
 from megatron.launcher.report import Report, say
-from megatron.launcher.spawn import Patience, run_ranks
+from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience, run_ranks
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.cli import encode_blob
 from megatron.neox_arguments.load import load_arguments
@@ -37,7 +36,7 @@ def check(command: DeepyCommand) -> int:
     return 0
 
 
-def launch(command: DeepyCommand, patience: Patience = Patience()) -> int:
+def launch(command: DeepyCommand, patience: Patience = DEFAULT_PATIENCE) -> int:
     """Start the script on every rank and return the exit code of the run."""
     script = find_script(command.script)
     args, hosts = _settings_and_hosts(command)

@@ -88,6 +88,8 @@ def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if not name.startswith(_COPIED_BY_RUNNER) or _SAFE_IN_A_SHELL.fullmatch(value)
     }
+    folders = environment.get("PATH", os.defpath).split(os.pathsep)
+    result["PATH"] = os.pathsep.join(folder for folder in folders if _SAFE_IN_A_SHELL.fullmatch(folder))
     options = environment.get("PDSH_SSH_ARGS_APPEND", "")
     result["PDSH_SSH_ARGS_APPEND"] = f"{options} {_SSH_OPTIONS}".strip()
     return result

@@ -38,6 +38,9 @@ class Patience:
     for_stacks: float = 0.5
 
 
+DEFAULT_PATIENCE = Patience()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How every rank ended, in the order of their ends, and the last signal that was passed on."""
@@ -49,7 +52,7 @@ class Outcome:
 def run_ranks(
     ranks: Sequence[Rank],
     *,
-    patience: Patience = Patience(),
+    patience: Patience = DEFAULT_PATIENCE,
     on_exit: Callable[[RankExit], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
