@@ -1,20 +1,22 @@
 """Train a model: `python deepy.py train.py config.yml`, or this file under torchrun, or alone as one process."""
 
+import os
 import sys
 
+from megatron.launcher.entry import run_main
 
-def main(argv: list[str]) -> None:
-    """Read the settings, then train; see megatron/training/pretrain.py for the story."""
-    from megatron.launcher.environment import world_size
+
+def main() -> None:
+    """Read the settings, then train; megatron/training/pretrain.py tells the story."""
+    from megatron.launcher.environment import scheduler_rank_variables
     from megatron.neox_arguments.cli import arguments_from_command_line
 
-    args = arguments_from_command_line(argv, world_size())
+    os.environ.update(scheduler_rank_variables(os.environ))
+    args = arguments_from_command_line(sys.argv[1:], int(os.environ.get("WORLD_SIZE", "1")))
     from megatron.training.pretrain import pretrain
 
     pretrain(args)
 
 
 if __name__ == "__main__":
-    from megatron.launcher.entry import run_main
-
-    run_main(main, sys.argv[1:])
+    run_main(main)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from megatron.errors import SettingsError
+from megatron.neox_arguments.derive import OptimizerSettings
 
 
 def parameter_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def parameter_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: flo
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(settings: Any, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer named in the settings over this rank's parameters.
 
     settings: `args.derived.optimizer` (name, lr, betas, eps, weight_decay, momentum).

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from megatron.neox_arguments.arguments import NeoXArgs
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -36,9 +38,9 @@ class Schedule:
         return max(self.min_lr, self.max_lr * 0.5) if self.style == "exponential" else self.min_lr
 
 
-def schedule_from_args(args: object) -> Schedule:
+def schedule_from_args(args: NeoXArgs) -> Schedule:
     """The schedule a run's settings ask for; lr_decay_iters defaults to train_iters."""
-    decay_steps = args.lr_decay_iters if args.lr_decay_iters is not None else args.train_iters
+    decay_steps = args.derived.lr_decay_iters
     return Schedule(
         style=args.lr_decay_style,
         max_lr=args.derived.optimizer.lr,

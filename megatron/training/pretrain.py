@@ -1,5 +1,6 @@
 """The story of a training run, on one screen: build, resume, train, evaluate, save."""
 
+from megatron.errors import SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.training.build import build_run, start_parallel
 from megatron.training.loop import train
@@ -12,6 +13,8 @@ def pretrain(args: NeoXArgs) -> None:
 
     Raises UserError kinds with their exit codes: data, checkpoint, numbers, and StopRequested after a save.
     """
+    if args.train_iters is None:
+        raise SettingsError("train_iters is not set: how many steps should the run have? Example: --set train_iters=1000")
     parallel = start_parallel(args)
     check_save_folder(args, parallel)
     run = build_run(args, parallel)

@@ -44,9 +44,7 @@ def load_run(run: Run) -> None:
     args, parallel = run.args, run.parallel
     if args.load is None:
         return
-    folder = Path(
-        _on_rank_zero(lambda: str(find_checkpoint(args.load, args.iteration, run.log.warning)), parallel)
-    )
+    folder = Path(_on_rank_zero(lambda: str(find_checkpoint(args.load, args.iteration, run.reporter.warn)), parallel))
     reader = CheckpointReader(folder)
     _check_tokenizer(reader, run)
     parameters = list(run.engine.module.parameters())
@@ -57,7 +55,7 @@ def load_run(run: Run) -> None:
     else:
         load_optimizer(reader, run.engine.optimizer, parameters, parallel)
     if args.finetune:
-        run.log.info(f"Weights of {folder} loaded; training starts at step 0 with fresh optimizer state.")
+        run.reporter.say(f"Weights of {folder} loaded; training starts at step 0 with fresh optimizer state.")
         return
     run.state.iteration = reader.iteration
     run.state.consumed_samples = int(reader.state["consumed_samples"])
@@ -67,8 +65,8 @@ def load_run(run: Run) -> None:
     if states is not None and same_layout and not args.no_load_rng:
         restore_rng(states)
     if reader.state["data_fingerprint"] != run.datasets.train.fingerprint:
-        run.log.warning(f"The training data are not those of {folder}: the order of samples changes from here on.")
-    run.log.info(
+        run.reporter.warn(f"The training data are not those of {folder}: the order of samples changes from here on.")
+    run.reporter.say(
         f"Resumed from {folder}: step {run.state.iteration}, {run.state.consumed_samples} samples consumed"
         + ("." if same_layout else f"; saved with {reader.state['layout']}, now {_layout(args)}.")
     )
@@ -83,12 +81,12 @@ def save_run(run: Run) -> Path:
         "skipped": run.state.skipped,
         "optimizer_steps": optimizer_steps(optimizer),
         "padded_vocab_size": run.model_config.padded_vocab_size,
-        "separator_token_ids": list(run.separator_ids),
+        "separator_token_ids": list(run.model_config.attention.separators),
         "tokenizer_fingerprint": run.tokenizer.fingerprint,
         "data_fingerprint": run.datasets.train.fingerprint,
         "layout": _layout(args),
         "precision": args.derived.precision,
-        "settings": args.provenance(),
+        "settings": {"texts": args.texts, "overrides": args.overrides, "world_size": args.derived.world_size},
         "versions": {
             "torch": torch.__version__,
             "deepspeed": deepspeed.__version__,

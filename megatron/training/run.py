@@ -5,27 +5,24 @@ from typing import Any
 
 from megatron.data.from_args import Datasets
 from megatron.model.config import ModelConfig
-from megatron.monitor.events import EventLog
-from megatron.monitor.logger import RankLogger
 from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.optim.schedule import Schedule
 from megatron.tokenizer.tokenizer import Tokenizer
+from megatron.training.reporter import Reporter
 from megatron.training.state import RunState
 
 
 @dataclass
 class Run:
-    """Built by `pretrain.build_run`; `state` is the only part that training changes by assignment."""
+    """Built by `build_run`; `state` is the only part that training changes."""
 
     args: NeoXArgs
     parallel: ParallelState
+    reporter: Reporter
     tokenizer: Tokenizer
-    separator_ids: tuple[int, ...]
-    model_config: ModelConfig
     datasets: Datasets
-    engine: Any  # deepspeed.runtime.pipe.engine.PipelineEngine
+    model_config: ModelConfig
+    engine: Any  # deepspeed.runtime.pipe.engine.PipelineEngine, which has no types
     schedule: Schedule
-    log: RankLogger
-    events: EventLog
     state: RunState = field(default_factory=RunState)

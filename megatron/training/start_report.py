@@ -4,20 +4,25 @@ from megatron.training.run import Run
 
 
 def say_what_runs(run: Run) -> None:
-    """Log model size, layout, attention rule and data, and open the event log with the settings."""
-    args, derived = run.args, run.args.derived
-    run.log.info(
-        f"Layout: {derived.pp_size} pipeline x {derived.tp_size} tensor x {derived.dp_size} data rank(s), "
-        f"{derived.precision}; batch {derived.train_batch_size} = {derived.micro_batch_size} micro x "
+    """Log layout, attention rule, data and length, and open the event log with the settings."""
+    args, derived, say = run.args, run.args.derived, run.reporter.say
+    for note in derived.notes:
+        say(note)
+    say(
+        f"Layout: {derived.pp_size} pipeline x {derived.tp_size} tensor x {derived.dp_size} data; {derived.precision}; "
+        f"batch {derived.train_batch_size} = {derived.micro_batch_size} micro x "
         f"{derived.gradient_accumulation_steps} accumulation x {derived.dp_size} data"
     )
-    run.log.info(f"Attention: {run.model_config.describe_attention()}")
-    run.log.info(f"Data: {run.datasets.train.describe()}")
-    run.log.info(f"Steps {run.state.iteration} to {args.train_iters}, sequence length {args.seq_length}")
-    run.events.write(
-        "start",
+    rule = run.model_config.attention
+    windows = derived.windows[0] if len(set(derived.windows)) == 1 else list(derived.windows)
+    separators = f", {len(rule.separators)} separators" if rule.separators else ""
+    say(f"Attention: {rule.mode}, first {rule.init_tokens} tokens{separators}, windows {windows}")
+    say(f"Data: {run.datasets.train.describe()}")
+    say(f"Steps {run.state.iteration} to {args.train_iters} of {args.seq_length} tokens x {derived.train_batch_size}")
+    run.reporter.event(
+        "resume" if run.state.iteration else "start",
         iteration=run.state.iteration,
-        settings=args.provenance(),
+        settings={"texts": args.texts, "overrides": args.overrides},
         layout={"pipeline": derived.pp_size, "tensor": derived.tp_size, "data": derived.dp_size},
         data=run.datasets.train.fingerprint,
     )

@@ -1,9 +1,7 @@
 """Where a run stands: the few numbers that, with weights and optimizer, make it continue as if never stopped."""
 
-import random
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +27,3 @@ def restore_rng(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators that no layout-aware code owns."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

@@ -1,0 +1,74 @@
+"""What a run tells: step lines and sentences on the console, every event as JSONL, scalars to the trackers.
+
+Rank 0 speaks; on the other ranks every method is silent, so callers need not ask who they are.
+"""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from megatron.monitor.console import StepConsole
+from megatron.monitor.events import EventLog
+from megatron.monitor.logger import configure_logging
+from megatron.monitor.sinks import Sink, TensorBoardSink, Trackers, WandbSettings, WandbSink
+from megatron.monitor.step_result import StepResult
+from megatron.mpu.parallel_state import ParallelState
+from megatron.neox_arguments.arguments import NeoXArgs
+
+
+class Reporter:
+    """Speaks for the run. The event log lies in the `save` folder, or in `log_dir` when nothing is saved."""
+
+    def __init__(self, args: NeoXArgs, parallel: ParallelState) -> None:
+        self._logger = configure_logging(parallel.rank, parallel.world_size, args.log_dir)
+        self._console = StepConsole(self._logger.info)
+        folder = args.save or args.log_dir
+        speaks = parallel.rank == 0
+        self._events = EventLog(Path(folder) / "events.jsonl") if speaks and folder else None
+        self._trackers = Trackers(_sinks(args) if speaks else [])
+        self._speaks = speaks
+
+    def say(self, text: str) -> None:
+        """One sentence for the person who watches."""
+        self._console.interrupted()
+        self._logger.info(text)
+
+    def warn(self, text: str) -> None:
+        self._console.interrupted()
+        self._logger.warning(text)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """One line in the event log."""
+        if self._events is not None:
+            self._events.write(kind, **fields)
+
+    def step(self, result: StepResult) -> None:
+        if self._speaks:
+            self._console.show(result)
+            self.event("step", **asdict(result))
+            self._trackers.step(result)
+
+    def evaluation(self, split: str, iteration: int, loss: float) -> None:
+        """A loss of the "validation" or "test" set (nats per token)."""
+        perplexity = math.exp(min(loss, 100.0))
+        self.say(f"{split} at step {iteration}: loss {loss:.4f}, perplexity {perplexity:.2f}")
+        self.event(split, iteration=iteration, loss=loss)
+        self._trackers.validation(loss, perplexity, iteration, split)
+
+    def close(self) -> None:
+        self._trackers.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _sinks(args: NeoXArgs) -> list[Sink]:
+    sinks: list[Sink] = []
+    if args.tensorboard_dir is not None:
+        sinks.append(TensorBoardSink(args.tensorboard_dir))
+    if args.use_wandb:
+        settings = WandbSettings(
+            project=args.wandb_project, team=args.wandb_team, group=args.wandb_group, host=args.wandb_host
+        )
+        sinks.append(WandbSink(settings, args.to_flat_dict()))
+    return sinks
