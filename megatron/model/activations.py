@@ -13,7 +13,7 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """The function called `name`; of a gated unit ("geglu") the function on its gate."""
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "gelu": F.gelu,
-        "gelu_tanh": _gelu_tanh,
+        "gelu_pytorch_tanh": _gelu_tanh,
         "geglu": F.gelu,
         "relu": torch.relu,
         "softsign": F.softsign,

@@ -81,9 +81,7 @@ class Attention(nn.Module):
     def _project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[batch, new, hidden_size] -> query [batch, heads, new, head_dim], key and value [batch, kv_heads, ...]."""
         groups = self.config.num_kv_heads // self.tp.size
-        fused = rearrange(
-            self.query_key_value(hidden), "b s (g r d) -> b s g r d", g=groups, d=self.config.head_dim
-        )
+        fused = rearrange(self.query_key_value(hidden), "b s (g r d) -> b s g r d", g=groups, d=self.config.head_dim)
         query = rearrange(fused[..., :-2, :], "b s g r d -> b (g r) s d")
         key = rearrange(fused[..., -2, :], "b s g d -> b g s d")
         value = rearrange(fused[..., -1, :], "b s g d -> b g s d")

@@ -17,6 +17,7 @@ class ModelConfig:
 
     attention: what each layer's attention keeps. attention_path, softmax and its biases go to
     `separator_attention` as they are. bipe_separators: ids that close a segment (bilevel positions), or None.
+    activation: GPT-NeoX's names, and "gelu_pytorch_tanh" (transformers' name) for its fused gelu.
     mlp_gated: the MLP is w2(act(w1 x) * w3 x), without biases. position_offset: added to learned positions.
     """
 
@@ -90,8 +91,7 @@ def check_layout(config: ModelConfig, tp_size: int) -> None:
         )
     if config.hidden_size % config.num_attention_heads:
         raise SettingsError(
-            f"hidden_size {config.hidden_size} is not a multiple of "
-            f"num_attention_heads {config.num_attention_heads}."
+            f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {config.num_attention_heads}."
         )
 
 
@@ -119,8 +119,8 @@ def model_config_from_args(
         attention=args.sep_config(separator_ids),
         attention_path=derived.attention_path,
         softmax=derived.softmax,
-        softmax_numerator_bias=args.SA_Numerator_Bias,
-        softmax_denominator_bias=args.SA_Denominator_Bias,
+        softmax_numerator_bias=derived.softmax_numerator_bias,
+        softmax_denominator_bias=derived.softmax_denominator_bias,
         norm=args.norm,
         norm_epsilon=epsilon[args.norm],
         norm_bias=args.use_bias_in_norms,
@@ -129,8 +129,8 @@ def model_config_from_args(
         rotary_pct=args.rotary_pct,
         rotary_base=args.rotary_emb_base,
         position_offset=args.opt_pos_emb_offset,
-        bipe_separators=tuple(args.BiPE_seps or ()) if args.USE_BiPE else None,
-        activation=args.activation,
+        bipe_separators=derived.bipe_separators,
+        activation="gelu_pytorch_tanh" if args.activation == "gelu" and args.bias_gelu_fusion else args.activation,
         mlp_gated=args.mlp_type == "llama" or args.activation == "geglu",
         attention_bias=args.use_bias_in_attn_linear,
         parallel_residual=args.gpt_j_residual,

@@ -45,9 +45,7 @@ class PositionEmbedding(nn.Module):
         if config.has_position_table:
             shape = (config.max_position_embeddings + self.offset, config.hidden_size)
             name = "embedding.position_embeddings.weight"
-            self.weight = sharded_parameter(
-                name, shape, None, TensorParallel(), input_init(config), config.seed
-            )
+            self.weight = sharded_parameter(name, shape, None, TensorParallel(), input_init(config), config.seed)
 
     def forward(self, x: LayerInput) -> LayerInput:
         hidden, positions = x.states, x.batch.positions

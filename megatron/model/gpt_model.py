@@ -33,17 +33,13 @@ class GPTModel(nn.Module):
         self.final_norm = FinalNorm(config)
         self.head = None if config.tied_embeddings else Head(config, tp)
 
-    def forward(
-        self, token_ids: Tensor, cache: KVCache | None = None, first_real: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, token_ids: Tensor, cache: KVCache | None = None, first_real: Tensor | None = None) -> Tensor:
         """Logits of the full vocabulary: int64 [batch, seq] -> [batch, seq, padded_vocab_size].
 
         cache: earlier tokens; token_ids are those that follow, and are added to it.
         first_real: int64 [batch], column of the first real token of left-padded rows.
         """
-        batch = micro_batch(
-            self.config, token_ids, range(self.config.num_layers), first_real=first_real, cache=cache
-        )
+        batch = micro_batch(self.config, token_ids, range(self.config.num_layers), first_real=first_real, cache=cache)
         x = LayerInput(None, batch)
         for layer in (*self.embedding.values(), *self.layers, self.final_norm):
             x = layer(x)

@@ -35,9 +35,7 @@ class KVCache:
             self._token_ids = token_ids
         else:
             if token_ids.shape[0] != self._token_ids.shape[0]:
-                raise ValueError(
-                    f"The cache holds {self._token_ids.shape[0]} rows, but {token_ids.shape[0]} came."
-                )
+                raise ValueError(f"The cache holds {self._token_ids.shape[0]} rows, but {token_ids.shape[0]} came.")
             self._length_before = self.length
             self._token_ids = torch.cat((self._token_ids, token_ids), dim=1)
         return self._token_ids

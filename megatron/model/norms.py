@@ -23,9 +23,7 @@ class Norm(nn.Module):
         replicated = TensorParallel()
         self.weight = sharded_parameter(f"{name}.weight", shape, None, replicated, ones, seed=0)
         has_bias = bias and kind == "layernorm"
-        self.bias = (
-            sharded_parameter(f"{name}.bias", shape, None, replicated, zeros, seed=0) if has_bias else None
-        )
+        self.bias = sharded_parameter(f"{name}.bias", shape, None, replicated, zeros, seed=0) if has_bias else None
 
     def normalise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kind == "layernorm":
@@ -45,9 +43,7 @@ class HeadNorm(Norm):
     The weights are whole while the heads are cut, so their gradients are summed over the tensor ranks.
     """
 
-    def __init__(
-        self, name: str, head_dim: int, *, tp: TensorParallel, kind: str, epsilon: float, bias: bool
-    ) -> None:
+    def __init__(self, name: str, head_dim: int, *, tp: TensorParallel, kind: str, epsilon: float, bias: bool) -> None:
         super().__init__(name, head_dim, kind=kind, epsilon=epsilon, bias=bias)
         self.tp = tp
 

@@ -52,6 +52,4 @@ class TransformerLayer(nn.Module):
 
 
 def _norm(config: ModelConfig, name: str) -> Norm:
-    return Norm(
-        name, config.hidden_size, kind=config.norm, epsilon=config.norm_epsilon, bias=config.norm_bias
-    )
+    return Norm(name, config.hidden_size, kind=config.norm, epsilon=config.norm_epsilon, bias=config.norm_bias)

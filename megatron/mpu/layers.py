@@ -54,9 +54,7 @@ class RowParallelLinear(nn.Module):
         super().__init__()
         self.tp = tp
         self.weight = sharded_parameter(f"{name}.weight", (out_features, in_features), 1, tp, init, seed)
-        self.bias = (
-            sharded_parameter(f"{name}.bias", (out_features,), None, tp, zeros, seed) if bias else None
-        )
+        self.bias = sharded_parameter(f"{name}.bias", (out_features,), None, tp, zeros, seed) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.tp.size == 1:

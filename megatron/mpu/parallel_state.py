@@ -65,17 +65,13 @@ def initialize_parallel(tp_size: int, pp_size: int, backend: str, timeout: timed
 
     from deepspeed.runtime.pipe.topology import PipelineParallelGrid, PipeModelDataParallelTopology
 
-    topology = PipeModelDataParallelTopology(
-        num_pp=pp_size, num_mp=tp_size, num_dp=world_size // (tp_size * pp_size)
-    )
+    topology = PipeModelDataParallelTopology(num_pp=pp_size, num_mp=tp_size, num_dp=world_size // (tp_size * pp_size))
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its topology
         grid = PipelineParallelGrid(topology=topology)
     return ParallelState(
         rank=grid.get_global_rank(),
         world_size=world_size,
-        tp=TensorParallel(
-            rank=grid.get_slice_parallel_rank(), size=tp_size, group=grid.get_slice_parallel_group()
-        ),
+        tp=TensorParallel(rank=grid.get_slice_parallel_rank(), size=tp_size, group=grid.get_slice_parallel_group()),
         pp_rank=grid.get_pipe_parallel_rank(),
         pp_size=pp_size,
         dp_rank=grid.get_data_parallel_rank(),

@@ -24,9 +24,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
     """
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder, "task.json")
-        task.write_text(
-            json.dumps({"file": function.__code__.co_filename, "name": function.__name__, "args": args})
-        )
+        task.write_text(json.dumps({"file": function.__code__.co_filename, "name": function.__name__, "args": args}))
         port = _free_port()
         ranks = [_start(rank, world_size, port, task) for rank in range(world_size)]
         try:

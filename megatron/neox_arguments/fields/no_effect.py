@@ -18,7 +18,6 @@ class NoEffectArgs(Group):
     layernorm_fusion: Switch = Field(None, description=_KERNEL)
     scaled_upper_triang_masked_softmax_fusion: Switch = Field(None, description=_KERNEL)
     scaled_masked_softmax_fusion: Switch = Field(None, description=_KERNEL)
-    bias_gelu_fusion: Switch = Field(None, description="gelu is the tanh form either way, computed by torch")
     bias_dropout_fusion: Switch = Field(None, description=_KERNEL)
     rope_fusion: Switch = Field(None, description=_KERNEL)
     attention_softmax_in_fp32: Switch = Field(None, description="attention accumulates in fp32 anyway")

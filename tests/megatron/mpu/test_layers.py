@@ -49,17 +49,13 @@ class _Net(torch.nn.Module):
 
 def _batch():
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(VOCAB, (3, 5), generator=generator), torch.randint(
-        VOCAB, (3, 5), generator=generator
-    )
+    return torch.randint(VOCAB, (3, 5), generator=generator), torch.randint(VOCAB, (3, 5), generator=generator)
 
 
 def _results(net):
     loss = net(*_batch())
     loss.backward()
-    return loss.item(), {
-        p.shard.name: (p.detach().tolist(), p.grad.tolist(), p.shard.dim) for p in net.parameters()
-    }
+    return loss.item(), {p.shard.name: (p.detach().tolist(), p.grad.tolist(), p.shard.dim) for p in net.parameters()}
 
 
 def rank_program():
