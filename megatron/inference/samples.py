@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from megatron.inference.generation import continue_tokens
+from megatron.inference.load import Loaded
 from megatron.inference.sampling import Sampling
 from megatron.model.gpt_model import GPTModel
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -68,11 +69,11 @@ class Sampler:
             yield self.sample("")
 
 
-def sampler_from_args(args: NeoXArgs, model: GPTModel, tokenizer: Tokenizer) -> Sampler:
+def sampler_from_args(args: NeoXArgs, loaded: Loaded) -> Sampler:
     """temperature, top_k, top_p, maximum_tokens, recompute, return_logits and seed of the settings."""
     return Sampler(
-        model=model,
-        tokenizer=tokenizer,
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
         sampling=Sampling(args.temperature, args.top_k, args.top_p),
         max_positions=args.max_position_embeddings,
         maximum_tokens=args.maximum_tokens,

@@ -23,9 +23,9 @@ def generate(args: NeoXArgs) -> None:
             "for example --set text_gen_type=interactive."
         )
     prompts = read_prompts(args.sample_input_file) if mode == "input-file" else []
-    model, tokenizer, checkpoint = load_for_inference(args)
-    sampler = sampler_from_args(args, model, tokenizer)
-    print(f"Loaded {checkpoint}", file=sys.stderr, flush=True)
+    loaded = load_for_inference(args)
+    sampler = sampler_from_args(args, loaded)
+    print(f"Loaded {loaded.checkpoint}", file=sys.stderr, flush=True)
     if mode == "interactive":
         talk(sampler, args.prompt_end, sys.stdin, sys.stdout)
         return

@@ -103,7 +103,7 @@ class SepLLMGPTNeoXModel(SepLLMGPTNeoXPreTrainedModel):
                 f"attn_implementation={config._attn_implementation!r} cannot apply the separator rule; leave it out."
             )
         self.rule = config.separator_rule()
-        self.rotary_dim = int(config.hidden_size // config.num_attention_heads * config.rotary_pct)
+        self.rotary_dim = int(config.hidden_size // config.num_attention_heads * config.rotary_pct) // 2 * 2
         self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.position_embedding == "learned":
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
@@ -151,7 +151,7 @@ class SepLLMGPTNeoXModel(SepLLMGPTNeoXPreTrainedModel):
         hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
         rotation = None
         if self.config.position_embedding == "rotary":
-            rotation = rotary_table(position_ids, self.rotary_dim, self.config.rotary_emb_base, hidden.dtype)
+            rotation = rotary_table(position_ids, self.rotary_dim, self.config.rotary_emb_base)
         masks = self._masks(all_ids, real, ids.shape[1])
         seen = [hidden]
         for layer, keep in zip(self.layers, masks, strict=True):
@@ -251,12 +251,12 @@ class SepLLMGPTNeoXForCausalLM(SepLLMGPTNeoXPreTrainedModel, GenerationMixin):
         return result.to_tuple() if return_dict is False else result
 
 
-def rotary_table(positions: Tensor, rotary_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, each [batch, 1, query, rotary_dim], for positions [batch, query]; angles in float32."""
-    frequencies = base ** (-torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions.device) / rotary_dim)
+def rotary_table(positions: Tensor, rotary_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine in float32, each [batch, 1, query, rotary_dim], for positions [batch, query]."""
+    frequencies = base ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions.device) / rotary_dim)
     angles = positions[:, None, :, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     turned, rest = x[..., :size], x[..., size:]
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cosine + torch.cat((-second, first), dim=-1) * sine
-    return torch.cat((turned, rest), dim=-1)
+    return torch.cat((turned.to(x.dtype), rest), dim=-1)
 
 
 def _usable_cache(cache: Cache | None, use_cache: bool) -> DynamicCache | None:
