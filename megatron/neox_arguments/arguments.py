@@ -99,7 +99,7 @@ class NeoXArgs(
         return self.model_dump(mode="json", exclude_unset=True, exclude_defaults=True)
 
     def sep_config(self, separator_ids: Sequence[int] | None = None) -> SepConfig:
-        """The attention rule. `separator_ids`: ids of `separators` found with the tokenizer, where strings were given."""
+        """The attention rule. `separator_ids`: what the tokenizer makes of `separators`, where strings were given."""
         derived = self.derived
         ids = tuple(separator_ids) if separator_ids is not None else derived.separator_token_ids or ()
         windows = derived.windows

@@ -108,9 +108,7 @@ def recompiling_needs_the_kernel(args: "NeoXArgs") -> Iterator[Complaint]:
     if args.RECOMPILE_SEP_ATTN_KERNEL and args.USE_SEP_ATTN_KERNEL_ACCELERATOR is False and not _full(args):
         yield (
             "RECOMPILE_SEP_ATTN_KERNEL",
-            (
-                "RECOMPILE_SEP_ATTN_KERNEL has no meaning with USE_SEP_ATTN_KERNEL_ACCELERATOR: false. Remove one of them."
-            ),
+            ("it has no meaning with USE_SEP_ATTN_KERNEL_ACCELERATOR: false. Remove one of them."),
         )
 
 
@@ -135,7 +133,7 @@ def attention_config_is_global(args: "NeoXArgs") -> Iterator[Complaint]:
         yield (
             "attention_config",
             (
-                f"layers of kind {', '.join(other)} are not available: every layer uses the attention mode of the SepLLM keys."
+                f"layers of kind {', '.join(other)} are not available: every layer uses the mode of the SepLLM keys."
                 f' Write attention_config: [[["global"], {args.num_layers}]].'
             ),
         )
@@ -165,7 +163,7 @@ def expand_attention_config(config: list[Any], num_layers: int) -> list[str]:
                 raise ValueError(f'{repeat!r} is not a number of repeats. Write [[["global"], {num_layers}]].')
     if len(kinds) != num_layers:
         raise ValueError(
-            f'describes {len(kinds)} layers, num_layers is {num_layers}. Write [[["global"], {num_layers}]], or remove the line.'
+            f'describes {len(kinds)} layers, num_layers is {num_layers}. Write [[["global"], {num_layers}]].'
         )
     return [str(kind).lower() for kind in kinds]
 

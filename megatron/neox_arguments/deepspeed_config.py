@@ -51,7 +51,7 @@ def _with_extra(config: dict[str, Any], args: NeoXArgs) -> dict[str, Any]:
     clashes = sorted(set(extra) & (set(config) | {"optimizer", "scheduler", "fp16", "bf16", "data_types"}))
     if clashes:
         raise SettingsError(
-            f"{args.source_of('deepspeed_extra_args')}: deepspeed_extra_args sets {', '.join(clashes)}, which the framework"
-            " sets itself. Use the keys of the same name outside the block."
+            f"{args.source_of('deepspeed_extra_args')}: deepspeed_extra_args sets {', '.join(clashes)},"
+            " which the framework sets itself. Use the keys of the same name outside the block."
         )
     return {**config, **extra}

@@ -1,6 +1,7 @@
 """Bring files and `--set` overrides together into one flat table of keys.
 
-Files must not repeat each other's keys (in any spelling); `--set` wins over all files and may reach into a block: `--set optimizer.params.lr=1e-4`.
+Files must not repeat each other's keys (in any spelling). `--set` wins over all files and may reach into a block:
+`--set optimizer.params.lr=1e-4`.
 """
 
 import copy

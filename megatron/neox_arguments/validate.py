@@ -1,6 +1,6 @@
 """Rules between keys, one small function each: it returns nothing, or yields (key, complaint) pairs.
 
-A rule that reads a key which is already known to be wrong is skipped, so nobody gets a complaint that follows from another.
+A rule that reads a key which is already known to be wrong is skipped: no complaint follows from another.
 """
 
 from collections.abc import Callable, Iterator
@@ -93,7 +93,8 @@ def tensor_ranks_divide_widths(args: "NeoXArgs") -> Iterator[Complaint]:
             yield (
                 "model_parallel_size",
                 (
-                    f"{key} {width} is not a multiple of model_parallel_size {tp}. Use model_parallel_size {_nearest(choices, tp)}."
+                    f"{key} {width} is not a multiple of model_parallel_size {tp}."
+                    f" Use model_parallel_size {_nearest(choices, tp)}."
                 ),
             )
 
@@ -135,7 +136,7 @@ def rotary_width_is_even(args: "NeoXArgs") -> Iterator[Complaint]:
         yield (
             "rotary_pct",
             (
-                f"rotary_pct {args.rotary_pct} of head width {head_dim} rotates {rotated} dimensions; it must be 2, 4, 6, ..."
+                f"{args.rotary_pct} of head width {head_dim} rotates {rotated} dimensions; it must be 2, 4, 6, ..."
                 f" Use rotary_pct: {_even(rotated) / head_dim}."
             ),
         )
@@ -216,7 +217,7 @@ def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:
             yield (
                 "data_types",
                 (
-                    "fp16 with fp32 gradient sums loses the gradient of a tied embedding across pipeline stages (DeepSpeed)."
+                    "fp16 with fp32 gradient sums loses a tied embedding's gradient across pipeline stages (DeepSpeed)."
                     " Use no_weight_tying: true, pipe_parallel_size: 1 or bf16."
                 ),
             )
@@ -230,7 +231,7 @@ def zero_stage_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
         yield (
             "zero_optimization",
             (
-                f"stage {block.stage} does not work together with DeepSpeed's pipeline engine, which runs every model here."
+                f"stage {block.stage} does not work with DeepSpeed's pipeline engine, which runs every model here."
                 " Use stage: 1 and more pipeline or tensor ranks."
             ),
         )

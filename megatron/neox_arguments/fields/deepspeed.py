@@ -9,7 +9,7 @@ from megatron.neox_arguments.fields.blocks import Bf16Block, DataTypesBlock, Fp1
 
 
 class BatchArgs(Group):
-    """train_batch_size = micro-batch x accumulation x data-parallel size; give any two, the total, or the micro-batch."""
+    """total = micro-batch x accumulation x data-parallel size; give any two, the total, or the micro-batch."""
 
     train_batch_size: Positive | None = Field(None, description="Sequences per optimizer step over all processes.")
     train_micro_batch_size_per_gpu: Positive | None = Field(

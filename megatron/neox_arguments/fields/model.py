@@ -55,7 +55,9 @@ class BlockArgs(Group):
         "regular", description="regular, or llama: gated."
     )
     activation: Annotated[Activation, AnyCase] = Field("gelu", description="Non-linearity of the MLP.")
-    bias_gelu_fusion: bool = Field(False, description="With activation gelu: its tanh approximation, as GPT-NeoX's fused kernel.")
+    bias_gelu_fusion: bool = Field(
+        False, description="With activation gelu: its tanh approximation, as GPT-NeoX's fused kernel."
+    )
     no_weight_tying: bool = Field(False, description="true: the output head has weights of its own.")
     attention_config: list[Any] | None = Field(
         None, description="Kind of attention per layer; only [[[global], num_layers]]."

@@ -1,0 +1,3 @@
+"""Where each accepted key of GPT-NeoX and SepLLM is read: a file, or what is computed from it."""
+
+HONOURED: dict[str, str] = {}

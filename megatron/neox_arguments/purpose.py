@@ -1,0 +1,28 @@
+"""What a particular script needs beyond a valid configuration, found before any process starts."""
+
+from megatron.errors import SettingsError
+from megatron.neox_arguments.arguments import NeoXArgs
+
+
+def check_for_training(args: NeoXArgs) -> None:
+    """train.py: a length, data and a tokenizer. Raises SettingsError naming all that is missing."""
+    missing = []
+    if args.train_iters is None:
+        missing.append("train_iters: 1000 (optimizer steps of the whole run)")
+    if not args.data_path and not args.train_data_paths:
+        missing.append(
+            "data_path: my_corpus_text_document (prefix of a .bin/.idx pair), or the three *_data_paths lists"
+        )
+    if args.vocab_file is None and args.tokenizer_type != "CharLevelTokenizer":
+        missing.append(f"vocab_file: tokenizer.json (for tokenizer_type {args.tokenizer_type})")
+    _stop("training", missing)
+
+
+def check_for_loading(args: NeoXArgs, script: str) -> None:
+    """eval.py, generate.py: a checkpoint. Raises SettingsError."""
+    _stop(script, [] if args.load else ["load: my_run (the folder that training saved to)"])
+
+
+def _stop(purpose: str, missing: list[str]) -> None:
+    if missing:
+        raise SettingsError(f"{purpose} needs more settings. Add:\n" + "\n".join(f"  {line}" for line in missing))
