@@ -6,7 +6,7 @@ pass repeats the probabilities chunk by chunk, and adds gathered gradients back 
 same input gives the same bits. Low precision is computed in float32.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from sepllm.attention.plan import Plan
 from sepllm.attention.rule import look_mask
 
 _CHUNK = 128  # queries at a time; 64 to 256 differ by a few percent on CPUs
+_REMEMBERED_KEYS = 4 * _CHUNK  # masks up to this width stay with the plan, wider ones are made when needed
 
 
 def packed_attention(
@@ -84,10 +85,28 @@ class _Chunk:
     far_from: int
     far_to: int
     far_masked: bool
+    keep: Tensor | None = None
 
     @property
     def far(self) -> int:
         return self.far_to - self.far_from
+
+    @property
+    def ruled_from(self) -> int:
+        """The first of the chunk's keys that needs a mask: gathered ones need it at a border or limit only."""
+        return 0 if self.far_masked else self.far
+
+    def places(self, plan: Plan, row: int) -> Tensor:
+        """int64 [keys of this chunk]: their places in the row."""
+        far = plan.packed_positions[row, self.far_from : self.far_to]
+        return torch.cat([far, torch.arange(self.near_from, self.last, device=far.device)])
+
+    def mask(self, plan: Plan, row: int) -> Tensor:
+        """bool [queries, keys from ruled_from on], by the rule."""
+        if self.keep is not None:
+            return self.keep
+        queries = torch.arange(self.first, self.last, device=plan.packed_positions.device)
+        return look_mask(plan.marks.row(row), queries, self.places(plan, row)[self.ruled_from :])[0]
 
     def keys_of(self, near: Tensor, far: Tensor) -> Tensor:
         """[kv_heads, seq, dim] and [kv_heads, marked, dim] -> [kv_heads, keys of this chunk, dim]."""
@@ -120,13 +139,13 @@ class _Row:
         self.offset = plan.seq - query.shape[2]  # place in the row of the first query
         self.kv_heads = key.shape[1]
         self.all_queries, self.key, self.value = query, key[index].to(dtype), value[index].to(dtype)
-        self.marks = plan.marks.row(index)
+        self.plan = plan
         self.marked_at = plan.packed_positions[index, : plan.packed_counts[index]]
         self.far_key, self.far_value = self.key[:, self.marked_at], self.value[:, self.marked_at]
         self.slopes = None if slopes is None else slopes.to(dtype)[:, None, None]
-        self.places = None
+        self.positions = None
         if positions is not None:
-            self.places = (positions if positions.dim() == 1 else positions[index]).to(dtype)
+            self.positions = (positions if positions.dim() == 1 else positions[index]).to(dtype)
 
     def queries_of(self, tensor: Tensor, chunk: _Chunk) -> Tensor:
         """[batch, heads, q, dim] -> view [heads, chunk, dim]."""
@@ -148,15 +167,11 @@ class _Row:
         keys = chunk.keys_of(self.key, self.far_key)
         scores = torch.bmm(self.scaled_queries(chunk), keys.transpose(1, 2))
         per_head = self.split_groups(scores)
-        i = torch.arange(chunk.first, chunk.last, device=scores.device)
-        j = torch.arange(chunk.near_from, chunk.last, device=scores.device)
-        j = torch.cat([self.marked_at[chunk.far_from : chunk.far_to], j])
-        if self.places is not None:
-            per_head.addcmul_(self.slopes, self.places[j] - self.places[i, None])
-        # Gathered keys lie beyond the window of all these queries: only a border or a limit hides any.
-        ruled = 0 if chunk.far_masked else chunk.far
-        keep = look_mask(self.marks, i, j[ruled:])[0]
-        per_head[:, :, ruled:] += torch.zeros_like(keep, dtype=scores.dtype).masked_fill_(~keep, -torch.inf)
+        if self.positions is not None:
+            keys_at = self.positions[chunk.places(self.plan, self.index)]
+            per_head.addcmul_(self.slopes, keys_at - self.positions[chunk.first : chunk.last, None])
+        hide = torch.where(chunk.mask(self.plan, self.index), 0.0, -torch.inf).to(self.dtype)
+        per_head[:, :, chunk.ruled_from :] += hide
         return scores.softmax(dim=-1)
 
 
@@ -190,7 +205,14 @@ def _row_backward(
 
 
 def _chunks(plan: Plan, queries: int) -> list[list[_Chunk]]:
-    """The chunks of every row. Reads a few counts per chunk: on a GPU this waits for the plan."""
+    """The chunks of every row, worked out once per plan. Reads a few counts: on a GPU this waits for them."""
+    known = plan.scratch.get(("packed", queries))
+    if known is None:
+        known = plan.scratch[("packed", queries)] = _work_out_chunks(plan, queries)
+    return known
+
+
+def _work_out_chunks(plan: Plan, queries: int) -> list[list[_Chunk]]:
     firsts = range(plan.seq - queries, plan.seq, _CHUNK)
     first = torch.tensor(firsts, device=plan.marks.marked.device)
     last = (first + _CHUNK).clamp(max=plan.seq)
@@ -204,11 +226,19 @@ def _chunks(plan: Plan, queries: int) -> list[list[_Chunk]]:
     limited = plan.marks.limit is not None
     return [
         [
-            _Chunk(begin, min(begin + _CHUNK, plan.seq), near, low, high, limited or border > 0)
+            _with_mask(
+                _Chunk(begin, min(begin + _CHUNK, plan.seq), near, low, high, limited or border > 0), plan, index
+            )
             for begin, (near, low, high, border) in zip(firsts, row, strict=True)
         ]
-        for row in table
+        for index, row in enumerate(table)
     ]
+
+
+def _with_mask(chunk: _Chunk, plan: Plan, row: int) -> _Chunk:
+    if chunk.last - chunk.near_from > _REMEMBERED_KEYS or chunk.far_masked:
+        return chunk
+    return replace(chunk, keep=chunk.mask(plan, row))
 
 
 def _empty_heads_inside(like: Tensor, dim: int) -> Tensor:
