@@ -39,7 +39,8 @@ def main() -> int:
         continuation_words=12,
         questions=arguments.questions,
     )
-    print(f"{min(len(texts), arguments.questions)} of {len(texts)} held-out passages in {', '.join(names)} -> {arguments.output}")
+    used = min(len(texts), arguments.questions)
+    print(f"{used} of {len(texts)} held-out passages in {', '.join(names)} -> {arguments.output}")
     return 0
 
 
