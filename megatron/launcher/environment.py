@@ -54,24 +54,29 @@ def loopback_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def scheduler_rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """RANK and its kin from the names that Slurm and the MPI launchers use; empty when RANK is there already.
+    """RANK and its kin from the names that Slurm's srun and the MPI launchers use; empty when RANK is there already.
 
-    Read by ranks that something other than deepy.py has started.
+    Slurm's names count inside an srun step only: a batch script has some of them too, and is one process.
     """
     if "RANK" in environment:
         return {}
     for names in _SCHEDULERS:
-        found = [environment.get(name) for name in names]
-        if all(found):
-            return dict(zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), map(str, found), strict=True))
+        found = {ours: environment[theirs] for ours, theirs in names.items() if environment.get(theirs)}
+        if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= found.keys():
+            return found
     return {}
 
 
+def _names(rank: str, world_size: str, local_rank: str, local_world_size: str) -> dict[str, str]:
+    return {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": local_world_size}
+
+
+_OPENMPI, _MVAPICH = "OMPI_COMM_WORLD", "MV2_COMM_WORLD"
 _SCHEDULERS = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    _names(f"{_OPENMPI}_RANK", f"{_OPENMPI}_SIZE", f"{_OPENMPI}_LOCAL_RANK", f"{_OPENMPI}_LOCAL_SIZE"),
+    _names(f"{_MVAPICH}_RANK", f"{_MVAPICH}_SIZE", f"{_MVAPICH}_LOCAL_RANK", f"{_MVAPICH}_LOCAL_SIZE"),
+    _names("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    _names("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
 )
 
 

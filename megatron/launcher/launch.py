@@ -25,6 +25,9 @@ from sepllm.errors import did_you_mean
 
 # Linux takes no single argument above 131,072 bytes; ssh makes one of the whole remote command.
 _LARGEST_BLOB = 100_000
+# These load a model into one process, whatever layout it was trained with.
+_ONE_PROCESS = ("eval.py", "generate.py")
+_ONE_RANK = Hosts({LOCALHOST: (0,)})
 
 
 def check(command: DeepyCommand) -> int:
@@ -32,7 +35,9 @@ def check(command: DeepyCommand) -> int:
     find_script(command.script)
     args, hosts = _settings_and_hosts(command)
     print(describe(args))
-    print(f"\n{command.script} would start on {_describe_hosts(hosts)}.")
+    print(
+        f"\n{command.script} would start on {_describe_hosts(_ONE_RANK if _is_one_process(command.script) else hosts)}."
+    )
     return 0
 
 
@@ -46,10 +51,13 @@ def launch(command: DeepyCommand, patience: Patience = DEFAULT_PATIENCE) -> int:
             f"the settings take {len(blob):,} characters on a command line, more than the {_LARGEST_BLOB:,} that fit. "
             "Long lists of data files are shorter as one blended set (tools/datasets/merge_datasets.py)."
         )
-    if needs_other_hosts(hosts, args.force_multi):
+    if _is_one_process(command.script):
+        hosts = _ONE_RANK
+    elif needs_other_hosts(hosts, args.force_multi):
         return run_on_hosts(args, hosts, script, blob, command.script_arguments, patience)
     slots = next(iter(hosts.slots.values()))
-    check_capacity(slots, args.num_gpus, args.hostfile)
+    if hosts.world_size > 1:
+        check_capacity(slots, args.num_gpus, args.hostfile)
     if args.master_port is not None:
         check_port(args.master_port)
     with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
@@ -81,6 +89,10 @@ def _settings_and_hosts(command: DeepyCommand) -> tuple[NeoXArgs, Hosts]:
     hosts = choose_hosts(HostSettings.from_values(_unchecked_values(files, command.overrides)))
     args = load_arguments(files, list(command.overrides), world_size=hosts.world_size if hosts else None)
     return args, hosts or Hosts({LOCALHOST: tuple(range(args.derived.world_size))})
+
+
+def _is_one_process(script: str) -> bool:
+    return Path(script).name in _ONE_PROCESS
 
 
 def _unchecked_values(files: list[str], overrides: tuple[str, ...]) -> dict[str, object]:

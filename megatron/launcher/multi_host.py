@@ -48,14 +48,17 @@ def run_on_hosts(
         check_port(port)
     if args.launcher == "pdsh" and not args.no_ssh_check:
         check_reachable(list(hosts.slots))
+    # Under pdsh the runner asks the first host for its address; the other launchers tell the ranks nothing.
+    master_addr = args.master_addr or (None if args.launcher == "pdsh" else first)
+    meeting = {"MASTER_ADDR": master_addr, "MASTER_PORT": str(port)} if master_addr else {}
     with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
         command = runner_command(
             hosts,
             Path(folder),
             launcher=args.launcher,
-            master_addr=args.master_addr or (None if args.launcher == "pdsh" else first),
+            master_addr=master_addr,
             master_port=port,
-            parcel=pack(os.environ, script_command(script, blob, arguments)),
+            parcel=pack(os.environ, script_command(script, blob, arguments), meeting),
         )
         environment = runner_environment(os.environ)
         outcome = run_ranks([Rank(0, command, environment)], patience=patience, say=say)
@@ -95,9 +98,9 @@ def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return result
 
 
-def pack(environment: Mapping[str, str], command: Sequence[str]) -> str:
-    """Environment (allow-listed) and command as one word of letters, digits, `-`, `_` and `=`."""
-    variables = {**forwarded_variables(environment), "PYTHONPATH": python_path(environment)}
+def pack(environment: Mapping[str, str], command: Sequence[str], meeting: Mapping[str, str]) -> str:
+    """Environment (allow-listed), meeting point and command as one word of letters, digits, `-`, `_` and `=`."""
+    variables = {**forwarded_variables(environment), "PYTHONPATH": python_path(environment), **meeting}
     parcel = json.dumps({"environment": variables, "command": list(command)}).encode()
     return base64.urlsafe_b64encode(zlib.compress(parcel, 9)).decode("ascii")
 

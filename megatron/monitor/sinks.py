@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from megatron.errors import SettingsError
@@ -102,23 +103,28 @@ class Trackers:
 
 
 class TensorBoardSink:
-    """Scalars for TensorBoard; points after `resumed_at` of an earlier start are hidden."""
+    """Scalars for TensorBoard; a run that resumes hides what an earlier start wrote after that point."""
 
     name = "TensorBoard"
 
-    def __init__(self, folder: str, resumed_at: int = 0) -> None:
-        module = _package("torch.utils.tensorboard", "tensorboard_dir", "tensorboard")
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._new_writer = _package("torch.utils.tensorboard", "tensorboard_dir", "tensorboard").SummaryWriter
+        self._writer: Any = None
         try:
-            self._writer = module.SummaryWriter(log_dir=folder, purge_step=resumed_at + 1 if resumed_at else None)
+            Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(f"tensorboard_dir: cannot write {folder}: {error.strerror}.") from None
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        if self._writer is None:
+            self._writer = self._new_writer(log_dir=self._folder, purge_step=iteration)
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, iteration)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WandbSink:
