@@ -92,7 +92,7 @@ def streaming_is_plain(args: "NeoXArgs") -> Iterator[Complaint]:
 
 
 def bilevel_positions_fit(args: "NeoXArgs") -> Iterator[Complaint]:
-    if not args.USE_BiPE or _full(args):
+    if not args.USE_BiPE or args.streamingLLM or _full(args):
         return
     if args.BiPE_seps in (None, [], [-1]):
         yield "BiPE_seps", f"USE_BiPE needs the token ids that end a segment; BiPE_seps is {args.BiPE_seps}."

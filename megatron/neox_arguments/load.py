@@ -50,7 +50,7 @@ def _checked(
     args, broken = _typed(values, entries, problems, report_missing=not unreadable)
     if args is not None and not unreadable:
         for key, message in check_rules(args, broken | silent, world_size):
-            problems.add(f"{key}: {message}", _place(entries, key))
+            problems.add(message if message.startswith(f"{key} ") else f"{key}: {message}", _place(entries, key))
     problems.stop_if_any()
     assert args is not None
     args._derived = derive(args, world_size)

@@ -47,6 +47,9 @@ def _with_bounds(words: str, metadata: Any) -> str:
                 bounds.append(f"at least {part.ge}")
             if getattr(part, "gt", None) is not None:
                 bounds.append(f"greater than {part.gt}")
+            low, high = getattr(part, "min_length", None), getattr(part, "max_length", None)
+            if low is not None or high is not None:
+                bounds.append(f"{low} of them" if low == high else f"{low or 0} or more of them")
             if getattr(part, "le", None) is not None:
                 bounds.append(f"at most {part.le}")
             if getattr(part, "lt", None) is not None:
