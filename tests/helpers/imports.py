@@ -14,7 +14,8 @@ class Import:
     target: str
     name: str | None
     line: int
-    at_start: bool  # executed when the file is imported, not inside a function or for the type checker only
+    at_start: bool  # executed when the file is imported, not inside a function
+    for_types: bool  # under TYPE_CHECKING: never executed
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -39,21 +40,24 @@ def read_imports(modules: dict[str, Path]) -> list[Import]:
     found = []
     for module, path in modules.items():
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        for node, at_start in _import_nodes(ast.parse(path.read_text(encoding="utf-8")), True):
+        for node, at_start, for_types in _import_nodes(ast.parse(path.read_text(encoding="utf-8")), True, False):
             found += [
-                Import(module, target, name, node.lineno, at_start) for target, name in _targets(node, package, modules)
+                Import(module, target, name, node.lineno, at_start, for_types)
+                for target, name in _targets(node, package, modules)
             ]
     return found
 
 
-def _import_nodes(node: ast.AST, at_start: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+def _import_nodes(
+    node: ast.AST, at_start: bool, for_types: bool
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child, at_start
+            yield child, at_start and not for_types, for_types
         else:
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             checker = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-            yield from _import_nodes(child, at_start and not function and not checker)
+            yield from _import_nodes(child, at_start and not function, for_types or checker)
 
 
 def _targets(
