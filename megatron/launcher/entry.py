@@ -79,8 +79,8 @@ def _report(error: Exception) -> int:
         return _say(SettingsError.exit_code, "SettingsError", _port_text(error))
     if _lost_a_peer(error):
         return _say(PeerError.exit_code, "PeerError", _lost_peer_text(error))
-    text = _with_rank(traceback.format_exc())
-    _write(text)
+    below_run = error.__traceback__.tb_next if error.__traceback__ else None
+    _write(_with_rank("".join(traceback.format_exception(type(error), error, below_run))))
     leave_record(1, type(error).__name__, "")
     return 1
 

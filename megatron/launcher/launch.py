@@ -33,11 +33,12 @@ _ONE_RANK = Hosts({LOCALHOST: (0,)})
 def check(command: DeepyCommand) -> int:
     """Print the resolved settings and where the ranks would run; nothing is started, no GPU is needed."""
     find_script(command.script)
-    args, hosts = _settings_and_hosts(command)
-    print(describe(args))
-    print(
-        f"\n{command.script} would start on {_describe_hosts(_ONE_RANK if _is_one_process(command.script) else hosts)}."
-    )
+    args, hosts = _settings_and_hosts(command, away_from_cluster=True)
+    print(describe(args) + "\n")
+    if args.hostfile and not Path(args.hostfile).exists():
+        print(f"The hostfile {args.hostfile} is not on this machine; the number of ranks is the planned one.")
+    place = _describe_hosts(_ONE_RANK if _is_one_process(command.script) else hosts)
+    print(f"{command.script} would start on {place}.")
     return 0
 
 
@@ -84,11 +85,26 @@ def find_script(name: str) -> str:
     raise SettingsError(f"no script {name!r} in {os.getcwd()} or in {repository_root()}. {hint}")
 
 
-def _settings_and_hosts(command: DeepyCommand) -> tuple[NeoXArgs, Hosts]:
+def _settings_and_hosts(command: DeepyCommand, away_from_cluster: bool = False) -> tuple[NeoXArgs, Hosts]:
+    """away_from_cluster: a hostfile that is not here is passed over, and the settings plan without it."""
     files = [str(Path(command.folder, file)) if command.folder else file for file in command.files]
-    hosts = choose_hosts(HostSettings.from_values(_unchecked_values(files, command.overrides)))
+    wanted = HostSettings.from_values(_unchecked_values(files, command.overrides))
+    elsewhere = away_from_cluster and wanted.hostfile is not None and not Path(wanted.hostfile).exists()
+    try:
+        hosts = None if elsewhere else choose_hosts(wanted)
+    except SettingsError as unusable:
+        raise SettingsError("\n".join([str(unusable), *_settings_faults(files, command.overrides)])) from None
     args = load_arguments(files, list(command.overrides), world_size=hosts.world_size if hosts else None)
     return args, hosts or Hosts({LOCALHOST: tuple(range(args.derived.world_size))})
+
+
+def _settings_faults(files: list[str], overrides: tuple[str, ...]) -> list[str]:
+    """What else is wrong when the hosts are: one round of mending instead of two."""
+    try:
+        load_arguments(files, list(overrides))
+    except SettingsError as error:
+        return [str(error)]
+    return []
 
 
 def _is_one_process(script: str) -> bool:

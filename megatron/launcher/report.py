@@ -51,6 +51,8 @@ class Report:
             say(f"{describe_code(code)}: no rank ended in time")
         elif self._world_size == 1:
             say(describe_code(code))
+        elif sum(exit_.code == cause.code for exit_ in exits) == self._world_size:
+            say(f"{describe_code(code)}: all {self._world_size} ranks alike")
         else:
             say(f"{describe_code(code)}: rank {cause.rank} is the cause, {cause.seconds:.1f} s after the start")
         return code
