@@ -1,0 +1,51 @@
+"""Batches for one data-parallel rank, from any position on.
+
+What comes is a function of the source and the position alone: a micro-step takes the next micro_batch_size * dp_size
+samples, rank r the r-th slice of them. Tensor- and pipeline-parallel ranks of one dp_rank read the same for themselves.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from megatron.data.batch import Batch
+from megatron.data.source import SampleSource
+
+
+def batches(
+    source: SampleSource,
+    *,
+    consumed_samples: int,
+    micro_batch_size: int,
+    dp_rank: int,
+    dp_size: int,
+    eod: int | None = None,
+) -> Iterator[Batch]:
+    """Endless micro-batches, starting after `consumed_samples` samples of the whole run (all ranks together).
+
+    eod: where given, nothing is learned from predicting what follows this token (`eod_mask_loss`).
+    """
+    position_ids = torch.arange(source.seq_length)
+    position = consumed_samples + dp_rank * micro_batch_size
+    while True:
+        text, labels = source.read(np.arange(position, position + micro_batch_size))
+        yield make_batch(text, labels, position_ids, eod)
+        position += micro_batch_size * dp_size
+
+
+def make_batch(text: np.ndarray, labels: np.ndarray, position_ids: torch.Tensor, eod: int | None = None) -> Batch:
+    """Shift by one: tokens are text[:-1], labels are labels[1:]; a negative label counts for nothing.
+
+    text, labels: int64 [batch, seq + 1].
+    """
+    tokens, labels = text[:, :-1], labels[:, 1:]
+    counts = labels >= 0
+    if eod is not None:
+        counts = counts & (tokens != eod)
+    return Batch(
+        tokens=torch.from_numpy(np.ascontiguousarray(tokens)),
+        labels=torch.from_numpy(np.where(labels < 0, 0, labels)),
+        loss_mask=torch.from_numpy(counts.astype(np.float32)),
+        position_ids=position_ids,
+    )
