@@ -41,7 +41,7 @@ def check_expressible(config: ModelConfig, architecture: str, decode_windows: tu
     if found:
         listed = "\n".join(f"  {obstacle.setting}: {obstacle.reason}" for obstacle in found)
         raise SettingsError(
-            f"This model cannot be written as {architecture}, because the folder would compute something else:\n{listed}"
+            f"This model cannot be written as {architecture}: the folder would compute something else.\n{listed}"
         )
 
 

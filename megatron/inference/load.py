@@ -54,9 +54,7 @@ def load_for_inference(args: NeoXArgs) -> Loaded:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def checkpoint_reader(
-    args: NeoXArgs, load: str | Path | None = None, iteration: int | None = None
-) -> CheckpointReader:
+def checkpoint_reader(args: NeoXArgs, load: str | Path | None = None, iteration: int | None = None) -> CheckpointReader:
     """The checkpoint that the settings, or the arguments where given, point to."""
     folder = load or args.load or args.save
     if folder is None:
@@ -88,3 +86,9 @@ def inference_config(args: NeoXArgs, padded_vocab_size: int, tokenizer: Tokenize
     strings = args.derived.separators
     ids = separator_ids(tokenizer.tokenize, strings) if strings else None
     return model_config_from_args(args, padded_vocab_size, ids)
+
+
+def decode_windows(args: NeoXArgs) -> tuple[int, ...] | None:
+    """Windows per layer for cached decoding, where they differ from those of training; else None."""
+    derived = args.derived
+    return derived.generate_windows if derived.generate_windows != derived.windows else None

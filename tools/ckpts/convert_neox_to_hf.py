@@ -1,0 +1,72 @@
+"""Export a checkpoint of any pipeline x tensor layout to a folder that stock transformers loads.
+
+python tools/ckpts/convert_neox_to_hf.py --input_dir runs/a/global_step100 --output_dir exported
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+_DESCRIPTION = "Write a checkpoint as a Hugging Face folder and prove that it computes the same."
+_EPILOG = """\
+The folder loads with AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True) and needs none of our packages.
+exit codes: 0 done, 2 usage or a setting that cannot be exported, 4 nothing loadable, or the proof failed."""
+
+
+def main() -> None:
+    """Parse the flags, export, say what was proven."""
+    flags = _parser().parse_args()
+    from megatron.export.export import export_checkpoint, open_source
+
+    source = open_source(flags.input_dir, flags.config_file)
+    report = export_checkpoint(
+        source,
+        Path(flags.output_dir),
+        precision=flags.precision,
+        architecture=flags.architecture,
+        verify=not flags.no_verify,
+    )
+    print(f"{report['checkpoint']} -> {flags.output_dir} ({report['precision']}, {report['seconds']} s)")
+    if proof := report["verification"]:
+        print(
+            f"same model: logits differ by {proof['max_logit_difference']:.2g} at most (allowed {proof['tolerance']:g}), "
+            f"{proof['greedy_tokens_compared']} greedy tokens equal, texts of {list(proof['lengths'])} tokens"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--input_dir", required=True, metavar="DIR", help="global_stepN, or its parent (takes the newest)"
+    )
+    parser.add_argument(
+        "--config_file",
+        nargs="+",
+        metavar="YAML",
+        help="settings of the run; default: those stored in the checkpoint",
+    )
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp16", "bf16", "fp32"],
+        help="of the weights; auto: the precision of training",
+    )
+    parser.add_argument(
+        "--architecture",
+        default="sepllm_gpt_neox",
+        choices=["sepllm_gpt_neox", "neox"],
+        help="neox: stock gpt_neox, for full attention only",
+    )
+    parser.add_argument("--no_verify", action="store_true", help="skip the comparison with our own model")
+    return parser
+
+
+if __name__ == "__main__":
+    from megatron.launcher.entry import run_main
+
+    run_main(main)
