@@ -18,7 +18,7 @@ CORPUS, DATA, CHECKPOINTS, MODEL = OUT / "corpus", OUT / "data", OUT / "checkpoi
 TOKENIZER, TASKS, SCORES, SAMPLES = OUT / "tokenizer.json", OUT / "tasks", OUT / "scores", OUT / "samples.jsonl"
 EVENTS = CHECKPOINTS / "events.jsonl"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-TRAIN_ITERS = 300
+TRAIN_ITERS = 200
 
 
 def steps(train_iters: int, questions: int) -> list[Step]:
