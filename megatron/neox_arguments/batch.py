@@ -64,7 +64,7 @@ def nearest_choices(total: int, micro: int | None, accumulation: int | None, dp_
     if total % dp_size == 0:
         share = total // dp_size
         wanted = micro or max(1, share // (accumulation or 1))
-        for size in sorted(_divisors(share), key=lambda divisor: (abs(divisor - wanted), divisor))[:2]:
+        for size in sorted(divisors(share), key=lambda divisor: (abs(divisor - wanted), divisor))[:2]:
             found.append(BatchSizes(total, size, share // size, dp_size))
     unit = micro or accumulation or 1
     nearest = round(total / (unit * dp_size))
@@ -77,6 +77,7 @@ def nearest_choices(total: int, micro: int | None, accumulation: int | None, dp_
     return found[:3]
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """All divisors, ascending."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
     return sorted({*small, *(number // d for d in small)})

@@ -45,11 +45,10 @@ def _checked(
     all_readable = not problems.found
     entries = merge(texts, overrides, problems)
     unreadable = not all_readable or any("not readable as YAML" in message for _, message in problems.found)
-    values = _known_values(entries, problems)
-    silent = {key for key, entry in entries.items() if key not in values}
+    values, null_keys = _known_values(entries, problems)
     args, broken = _typed(values, entries, problems, report_missing=not unreadable)
     if args is not None and not unreadable:
-        for key, message in check_rules(args, broken | silent, world_size):
+        for key, message in check_rules(args, broken | null_keys, world_size):
             problems.add(message if message.startswith(f"{key} ") else f"{key}: {message}", _place(entries, key))
     problems.stop_if_any()
     assert args is not None
@@ -60,9 +59,10 @@ def _checked(
     return args
 
 
-def _known_values(entries: dict[str, Entry], problems: Problems) -> dict[str, Any]:
-    """Entries that are fields of NeoXArgs and say something; complaints about the others."""
+def _known_values(entries: dict[str, Entry], problems: Problems) -> tuple[dict[str, Any], set[str]]:
+    """Entries that are fields of NeoXArgs and say something; and the keys whose null was complained about."""
     values: dict[str, Any] = {}
+    null_keys: set[str] = set()
     for key, entry in entries.items():
         if key in REFUSED:
             refusal = REFUSED[key]
@@ -76,9 +76,10 @@ def _known_values(entries: dict[str, Entry], problems: Problems) -> dict[str, An
         elif entry.value is not None:
             values[key] = entry.value
         elif not NeoXArgs.model_fields[key].is_required() and NeoXArgs.model_fields[key].default is not None:
+            null_keys.add(key)
             default = NeoXArgs.model_fields[key].get_default()
             problems.add(f"{key}: null says nothing here. Remove the line for the default ({default!r}).", entry.place)
-    return values
+    return values, null_keys
 
 
 def _typed(

@@ -3,11 +3,12 @@
 A rule that reads a key which is already known to be wrong is skipped: no complaint follows from another.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from megatron.neox_arguments.attention_rules import ATTENTION_RULES
-from megatron.neox_arguments.batch import solve_batch
+from megatron.neox_arguments.batch import divisors, solve_batch
 from megatron.neox_arguments.derive import named_precisions
 from megatron.neox_arguments.layout import derive_layout
 
@@ -53,9 +54,7 @@ class _View:
 
 def heads_divide_hidden_size(args: "NeoXArgs") -> Iterator[Complaint]:
     if args.hidden_size % args.num_attention_heads:
-        near = _nearest(
-            [h for h in range(1, args.hidden_size + 1) if args.hidden_size % h == 0], args.num_attention_heads
-        )
+        near = _nearest(divisors(args.hidden_size), args.num_attention_heads)
         head_dim = round(args.hidden_size / args.num_attention_heads) or 1
         yield (
             "num_attention_heads",
@@ -67,9 +66,7 @@ def heads_divide_hidden_size(args: "NeoXArgs") -> Iterator[Complaint]:
 def kv_heads_divide_heads(args: "NeoXArgs") -> Iterator[Complaint]:
     kv_heads = args.num_kv_heads
     if kv_heads and args.num_attention_heads % kv_heads:
-        near = _nearest(
-            [h for h in range(1, args.num_attention_heads + 1) if args.num_attention_heads % h == 0], kv_heads
-        )
+        near = _nearest(divisors(args.num_attention_heads), kv_heads)
         yield (
             "num_kv_heads",
             (
@@ -85,18 +82,17 @@ def tensor_ranks_divide_widths(args: "NeoXArgs") -> Iterator[Complaint]:
         "num_attention_heads": args.num_attention_heads,
         "num_kv_heads": args.num_kv_heads or args.num_attention_heads,
         "intermediate_size": args.intermediate_size or 4 * args.hidden_size,
-        "hidden_size": args.hidden_size,
     }
-    for key, width in widths.items():
-        if width % tp and (key != "num_kv_heads" or args.num_kv_heads):
-            choices = [size for size in range(1, width + 1) if width % size == 0 and abs(size - tp) <= tp]
-            yield (
-                "model_parallel_size",
-                (
-                    f"{key} {width} is not a multiple of model_parallel_size {tp}."
-                    f" Use model_parallel_size {_nearest(choices, tp)}."
-                ),
-            )
+    uneven = {key: width for key, width in widths.items() if width % tp}
+    if args.num_kv_heads is None:
+        uneven.pop("num_kv_heads", None)
+    if uneven:
+        common = math.gcd(*widths.values())
+        yield (
+            "model_parallel_size",
+            f"model_parallel_size {tp} does not divide {', '.join(f'{key} {width}' for key, width in uneven.items())}."
+            f" Use model_parallel_size {_nearest(divisors(common), tp)}.",
+        )
 
 
 def stages_have_layers(args: "NeoXArgs") -> Iterator[Complaint]:
@@ -304,9 +300,9 @@ def _layout_and_batch(args: "NeoXArgs", world_size: int | None) -> Iterator[Comp
 
 
 def _nearest(choices: list[int], wanted: int) -> str:
-    """The two nearest of `choices`, as "8 or 16"."""
-    near = sorted(sorted(choices, key=lambda choice: abs(choice - wanted))[:2])
-    return " or ".join(str(choice) for choice in near)
+    """The nearest of the sorted `choices` below and above, as "8 or 16"."""
+    below, above = [c for c in choices if c <= wanted][-1:], [c for c in choices if c > wanted][:1]
+    return " or ".join(str(choice) for choice in below + above)
 
 
 def _even(number: int) -> int:

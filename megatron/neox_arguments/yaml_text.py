@@ -76,9 +76,8 @@ for _kind, _pattern, _first in _SCALARS:
 
 
 def _compose(name: str, text: str, problems: Problems) -> yaml.Node | None:
-    loader = _Loader(text.removeprefix("\ufeff"))
     try:
-        return loader.get_single_node()
+        return _Loader(text.removeprefix("\ufeff")).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         hint = " Use blanks instead of tabs." if "'\\t'" in str(error.problem) else ""
@@ -86,8 +85,6 @@ def _compose(name: str, text: str, problems: Problems) -> yaml.Node | None:
         problems.add(f"not readable as YAML: {error.problem}{where}.{hint}", Place(name, mark.line + 1 if mark else 0))
     except yaml.YAMLError as error:
         problems.add(f"not readable as YAML: {str(error).splitlines()[0]}.", Place(name))
-    finally:
-        loader.dispose()
     return None
 
 

@@ -1,0 +1,116 @@
+"""Each rule between keys: what breaks it, and what the message offers."""
+
+import pytest
+
+from megatron.neox_arguments.validate import RULES
+
+BREAKING = [
+    ("heads_divide_hidden_size", {"num_attention_heads": 5}, ["64", "5", "4 or 8", "hidden_size 65"]),
+    ("kv_heads_divide_heads", {"num_kv_heads": 3}, ["num_attention_heads 4", "num_kv_heads 3", "2 or 4"]),
+    (
+        "tensor_ranks_divide_widths",
+        {"model_parallel_size": 3},
+        ["num_attention_heads 4, intermediate_size 256", "model_parallel_size 3", "2 or 4"],
+    ),
+    ("tensor_ranks_divide_widths", {"model_parallel_size": 4, "num_kv_heads": 2}, ["num_kv_heads 2"]),
+    ("tensor_ranks_divide_widths", {"model_parallel_size": 2, "intermediate_size": 201}, ["intermediate_size 201"]),
+    ("stages_have_layers", {"pipe_parallel_size": 5}, ["5 pipeline stages for 4 layers", "at most 4"]),
+    ("partition_method_is_known", {"pipe_partition_method": "evenly"}, ["'evenly'", "uniform"]),
+    ("positions_cover_sequence", {"max_position_embeddings": 64}, ["64", "128"]),
+    ("rotary_width_is_even", {"pos_emb": "rotary", "rotary_pct": 0.2}, ["3 dimensions", "0.25"]),
+    ("rotary_width_is_even", {"pos_emb": "rotary", "rotary_pct": 0.01}, ["0 dimensions", "0.125"]),
+    ("positions_are_built", {"pos_emb": "rpe"}, ["rpe", "alibi"]),
+    ("tied_norm_needs_parallel_residual", {"gpt_j_tied": True}, ["gpt_j_residual: true"]),
+    ("learning_rate_is_given_once", {"optimizer": {"type": "Adam"}}, ["no learning rate"]),
+    ("learning_rate_is_given_once", {"optimizer": ...}, ["no learning rate"]),
+    ("learning_rate_is_given_once", {"lr": 0.5}, ["0.5", "0.001", "disagree"]),
+    ("min_lr_is_below_peak", {"min_lr": 0.1}, ["min_lr 0.1", "0.001", "0.0001"]),
+    (
+        "weight_decay_is_given_once",
+        {"weight_decay": 0.2, "optimizer": {"params": {"lr": 0.1, "weight_decay": 0.3}}},
+        ["0.2", "0.3"],
+    ),
+    ("optimizer_is_built", {"optimizer": {"type": "SM3", "params": {"lr": 0.1}}}, ["'SM3'", "Adam"]),
+    ("optimizer_is_built", {"optimizer": {"params": {"lr": 0.1, "momentum": 0.9}}}, ["betas"]),
+    ("schedule_comes_from_settings", {"use_checkpoint_lr_scheduler": True}, ["function of the step"]),
+    (
+        "precision_is_named_once",
+        {"precision": "fp32", "bf16": {"enabled": True}},
+        ["precision says fp32", "bf16 says bf16"],
+    ),
+    ("precision_is_named_once", {"fp16": {"enabled": True, "fp16": False}}, ["fp16.fp16"]),
+    ("gradient_sum_type_fits", {"data_types": {"grad_accum_dtype": "bf16"}}, ["fp32 model", "bf16"]),
+    (
+        "gradient_sum_type_fits",
+        {"fp16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}, "pipe_parallel_size": 2},
+        ["tied embedding", "no_weight_tying"],
+    ),
+    ("zero_stage_is_built", {"zero_optimization": {"stage": 2}}, ["stage 2", "stage: 1"]),
+    ("zero_stage_is_built", {"zero_optimization": {"stage": 1, "cpu_offload": True}}, ["cpu_offload"]),
+    ("save_knows_when", {"save": "runs/a"}, ["checkpoint_factor: 1000"]),
+    ("log_scale_needs_a_base", {"save": "a", "checkpoint_scale": "log", "checkpoint_factor": 1}, ["2 or more"]),
+    (
+        "one_source_of_data",
+        {"data_path": "a", "train_data_paths": ["a"], "valid_data_paths": ["a"], "test_data_paths": ["a"]},
+        ["exclude"],
+    ),
+    ("one_source_of_data", {"train_data_paths": ["a"]}, ["valid_data_paths, test_data_paths"]),
+    (
+        "weights_fit_paths",
+        {
+            "train_data_paths": ["a", "b"],
+            "valid_data_paths": ["a"],
+            "test_data_paths": ["a"],
+            "train_data_weights": [1.0],
+        },
+        ["1 entries for 2 train_data_paths"],
+    ),
+    (
+        "weights_fit_paths",
+        {
+            "train_data_paths": ["a"],
+            "valid_data_paths": ["a"],
+            "test_data_paths": ["a"],
+            "train_data_weights": [0.0],
+        },
+        ["all weights are 0"],
+    ),
+    ("split_is_readable", {"split": "most, some"}, ["'most, some'", "969, 30, 1"]),
+    ("split_is_readable", {"split": "0,0,0"}, ["969, 30, 1"]),
+    ("split_is_readable", {"split": "9,-1,1"}, ["969, 30, 1"]),
+    ("packing_is_built", {"pack_impl": "unpacked"}, ["'unpacked'", "packed"]),
+    ("packing_is_built", {"data_impl": "cached"}, ["mmap"]),
+]
+
+
+@pytest.mark.parametrize(("rule", "changes", "parts"), BREAKING)
+def test_a_broken_rule_says_what_and_what_instead(complaint, rule, changes, parts):
+    text = complaint(**changes)
+    for part in parts:
+        assert part in text
+    assert "problems in the settings" not in text, "one mistake, one complaint"
+
+
+def test_every_rule_is_broken_by_a_case():
+    assert {rule.__name__ for rule in RULES} == {rule for rule, _, _ in BREAKING}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"save": "a", "checkpoint_factor": 10},
+        {"save": "a", "extra_save_iters": [0, 1]},
+        {"lr": 1e-3},
+        {"optimizer": ..., "lr": 1e-3},
+        {"min_lr": 1e-3},
+        {"fp16": {"enabled": True, "fp16": True}, "precision": "FP16"},
+        {"zero_optimization": {"stage": 0}},
+        {"pipe_partition_method": "uniform"},
+        {"split": "1"},
+        {"split": "0.9/0.1/0"},
+        {"num_kv_heads": 2, "model_parallel_size": 2},
+        {"gpt_j_tied": True, "gpt_j_residual": True},
+    ],
+)
+def test_what_is_fine(load, changes):
+    load(**changes)
