@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from megatron.inference.generation import continue_tokens
-from megatron.inference.load import Loaded
+from megatron.inference.load import Loaded, decode_windows
 from megatron.inference.sampling import Sampling
 from megatron.model.gpt_model import GPTModel
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.tokenizer.tokenizer import Tokenizer
+from sepllm.config import SepConfig
 
 NOT_STARTED = "the context has {found} tokens and the model {positions} positions: shorten the context"
 
@@ -29,6 +30,7 @@ class Sampler:
     recompute: bool
     return_logits: bool
     generator: torch.Generator
+    decode_attention: SepConfig | None
 
     def sample(self, context: str) -> dict[str, Any]:
         """Continue `context` (empty: start from the end-of-document token).
@@ -53,6 +55,7 @@ class Sampler:
                 generator=self.generator,
                 recompute=self.recompute,
                 return_logits=self.return_logits,
+                decode_attention=self.decode_attention,
             )
             record |= {
                 "text": self.tokenizer.detokenize(found.tokens),
@@ -70,7 +73,8 @@ class Sampler:
 
 
 def sampler_from_args(args: NeoXArgs, loaded: Loaded) -> Sampler:
-    """temperature, top_k, top_p, maximum_tokens, recompute, return_logits and seed of the settings."""
+    """The generation keys of the settings; generate_local_window_size rules the cached steps after the prompt."""
+    windows = decode_windows(args)
     return Sampler(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
@@ -80,4 +84,5 @@ def sampler_from_args(args: NeoXArgs, loaded: Loaded) -> Sampler:
         recompute=args.recompute,
         return_logits=args.return_logits,
         generator=torch.Generator().manual_seed(args.seed),
+        decode_attention=None if windows is None else replace(loaded.model.config.attention, window=windows),
     )
