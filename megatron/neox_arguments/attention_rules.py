@@ -26,10 +26,8 @@ def sepllm_has_separators(args: "NeoXArgs") -> Iterator[Complaint]:
         )
         yield (
             "separator_token_ids",
-            (
-                f'{found}. Write separators: ".,?!;: \\t\\n", or separator_token_ids: [15, 13, ...],'
-                " or choose a mode without: streamingLLM: true or USE_ORIGINAL_FULL_ATTEN: true."
-            ),
+            f'{found}. Write separators: ".,?!;: \\t\\n", or separator_token_ids: [15, 13, ...],'
+            " or choose a mode without: streamingLLM: true or USE_ORIGINAL_FULL_ATTEN: true.",
         )
 
 
@@ -132,10 +130,8 @@ def attention_config_is_global(args: "NeoXArgs") -> Iterator[Complaint]:
     if other and not _full(args):
         yield (
             "attention_config",
-            (
-                f"layers of kind {', '.join(other)} are not available: every layer uses the mode of the SepLLM keys."
-                f' Write attention_config: [[["global"], {args.num_layers}]].'
-            ),
+            f"layers of kind {', '.join(other)} are not available: every layer uses the mode of the SepLLM keys."
+            f' Write attention_config: [[["global"], {args.num_layers}]].',
         )
 
 

@@ -69,10 +69,8 @@ def kv_heads_divide_heads(args: "NeoXArgs") -> Iterator[Complaint]:
         near = _nearest(divisors(args.num_attention_heads), kv_heads)
         yield (
             "num_kv_heads",
-            (
-                f"num_attention_heads {args.num_attention_heads} is not a multiple of num_kv_heads {kv_heads}."
-                f" Use num_kv_heads {near}."
-            ),
+            f"num_attention_heads {args.num_attention_heads} is not a multiple of num_kv_heads {kv_heads}."
+            f" Use num_kv_heads {near}.",
         )
 
 
@@ -99,10 +97,8 @@ def stages_have_layers(args: "NeoXArgs") -> Iterator[Complaint]:
     if args.pipe_parallel_size > args.num_layers:
         yield (
             "pipe_parallel_size",
-            (
-                f"{args.pipe_parallel_size} pipeline stages for {args.num_layers} layers leave stages empty."
-                f" Use pipe_parallel_size of at most {args.num_layers}."
-            ),
+            f"{args.pipe_parallel_size} pipeline stages for {args.num_layers} layers leave stages empty."
+            f" Use pipe_parallel_size of at most {args.num_layers}.",
         )
 
 
@@ -116,10 +112,8 @@ def positions_cover_sequence(args: "NeoXArgs") -> Iterator[Complaint]:
     if args.max_position_embeddings < args.seq_length:
         yield (
             "max_position_embeddings",
-            (
-                f"max_position_embeddings {args.max_position_embeddings} is less than seq_length {args.seq_length}."
-                f" Use max_position_embeddings: {args.seq_length}."
-            ),
+            f"max_position_embeddings {args.max_position_embeddings} is less than seq_length {args.seq_length}."
+            f" Use max_position_embeddings: {args.seq_length}.",
         )
 
 
@@ -131,10 +125,8 @@ def rotary_width_is_even(args: "NeoXArgs") -> Iterator[Complaint]:
     if rotated < 2 or rotated % 2:
         yield (
             "rotary_pct",
-            (
-                f"{args.rotary_pct} of head width {head_dim} rotates {rotated} dimensions; it must be 2, 4, 6, ..."
-                f" Use rotary_pct: {_even(rotated) / head_dim}."
-            ),
+            f"{args.rotary_pct} of head width {head_dim} rotates {rotated} dimensions; it must be 2, 4, 6, ..."
+            f" Use rotary_pct: {_even(rotated) / head_dim}.",
         )
 
 
@@ -188,10 +180,8 @@ def schedule_comes_from_settings(args: "NeoXArgs") -> Iterator[Complaint]:
     if args.use_checkpoint_lr_scheduler:
         yield (
             "use_checkpoint_lr_scheduler",
-            (
-                "the learning rate is a function of the step and the settings; a checkpoint holds no schedule."
-                " Give the checkpoint's lr, min_lr, warmup and lr_decay_iters."
-            ),
+            "the learning rate is a function of the step and the settings; a checkpoint holds no schedule."
+            " Give the checkpoint's lr, min_lr, warmup and lr_decay_iters.",
         )
 
 
@@ -212,10 +202,8 @@ def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:
         if precision == "fp16" and wanted == "fp32" and tied_over_stages:
             yield (
                 "data_types",
-                (
-                    "fp16 with fp32 gradient sums loses a tied embedding's gradient across pipeline stages (DeepSpeed)."
-                    " Use no_weight_tying: true, pipe_parallel_size: 1 or bf16."
-                ),
+                "fp16 with fp32 gradient sums loses a tied embedding's gradient across pipeline stages (DeepSpeed)."
+                " Use no_weight_tying: true, pipe_parallel_size: 1 or bf16.",
             )
         return
     yield "data_types", f"gradients of a {precision} model cannot be summed in {wanted}. Use grad_accum_dtype: fp32."
@@ -226,10 +214,8 @@ def zero_stage_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
     if block and block.stage >= 2:
         yield (
             "zero_optimization",
-            (
-                f"stage {block.stage} does not work with DeepSpeed's pipeline engine, which runs every model here."
-                " Use stage: 1 and more pipeline or tensor ranks."
-            ),
+            f"stage {block.stage} does not work with DeepSpeed's pipeline engine, which runs every model here."
+            " Use stage: 1 and more pipeline or tensor ranks.",
         )
     for key in ("cpu_offload", "elastic_checkpoint"):
         if block and getattr(block, key):
