@@ -51,6 +51,8 @@ def separator_attention(
     Raises ShapeError, ConfigError, UnsupportedError.
     """
     _check_names(path, softmax)
+    if not 0.0 <= dropout_p < 1.0:
+        raise ConfigError(f"dropout_p is {dropout_p}; expected 0.0 or more and less than 1.0.")
     _check_shapes(q, k, v, plan)
     _check_alibi(q, plan, alibi_slopes, positions)
     chosen = _choose(q, plan, softmax, dropout_p) if path == "auto" else path
