@@ -200,7 +200,7 @@ class IndexedDatasetWriter:
         if len(ids) == 0:
             return
         if self.dtype.kind in "iu":
-            bounds = np.iinfo(self.dtype)
+            bounds = np.iinfo(self.dtype.name)
             wrong = (ids < bounds.min) | (ids > bounds.max)
             if wrong.any():
                 raise DataError(

@@ -1,0 +1,67 @@
+"""From a raw document to its texts, one per JSON key, or to the reason why it cannot be used."""
+
+import json
+from collections.abc import Sequence
+
+from megatron.data.text_files import RawDocument
+
+
+class UnusableDocument(ValueError):
+    """This document is left out; the text says why."""
+
+
+def texts_of(document: RawDocument, keys: Sequence[str]) -> list[str] | None:
+    """The text under each of `keys`, in their order; None for a blank line.
+
+    A JSON line is an object, or a bare string, which stands for the first key. A list of strings is joined by blank
+    lines. UnusableDocument for everything else, empty texts included.
+    """
+    if document.damage:
+        raise UnusableDocument(document.damage)
+    text = _decode(document.data, first_line=document.line == 1)
+    if not document.is_json:
+        return [_checked(text, keys[0])]
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UnusableDocument(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise UnusableDocument("JSON nested too deeply") from error
+    if isinstance(value, str):
+        value = {keys[0]: value}
+    if not isinstance(value, dict):
+        raise UnusableDocument(f"expected a JSON object or a string, found {type(value).__name__}")
+    return [_text_under(value, key) for key in keys]
+
+
+def _decode(data: bytes, *, first_line: bool) -> str:
+    try:
+        # Only a file's start can carry a byte order mark; elsewhere U+FEFF is text.
+        return data.decode("utf-8-sig" if first_line else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UnusableDocument(f"not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _text_under(value: dict[str, object], key: str) -> str:
+    if key not in value:
+        raise UnusableDocument(f"no key {key!r}; the keys are {', '.join(map(repr, value)) or 'none'}")
+    text = value[key]
+    if isinstance(text, list) and all(isinstance(part, str) for part in text):
+        text = "\n\n".join(text)
+    if not isinstance(text, str):
+        raise UnusableDocument(
+            f"key {key!r} holds {'null' if text is None else type(text).__name__}, expected a string"
+        )
+    return _checked(text, key)
+
+
+def _checked(text: str, key: str) -> str:
+    if not text:
+        raise UnusableDocument(f"the text under {key!r} is empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnusableDocument(f"half a surrogate pair at character {error.start}") from error
+    return text
