@@ -9,7 +9,7 @@ from torch import nn
 from megatron.model.config import ModelConfig
 from megatron.model.initialisation import input_init
 from megatron.model.micro_batch import LayerInput
-from megatron.model.norms import Norm
+from megatron.model.norms import NormWeights
 from megatron.model.positions import sinusoids
 from megatron.mpu.layers import ColumnParallelLinear, VocabParallelEmbedding, parallel_logits
 from megatron.mpu.parallel_state import TensorParallel
@@ -56,7 +56,7 @@ class PositionEmbedding(nn.Module):
         return x.with_hidden(F.dropout(hidden, self.dropout, self.training))
 
 
-class FinalNorm(Norm):
+class FinalNorm(NormWeights):
     """The norm in front of the head."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -69,7 +69,7 @@ class FinalNorm(Norm):
         )
 
     def forward(self, x: LayerInput) -> LayerInput:
-        return x.with_hidden(super().forward(x.states))
+        return x.with_hidden(self.normalise(x.states, self.weight, self.bias))
 
 
 class Head(nn.Module):

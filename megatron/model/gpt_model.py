@@ -44,6 +44,7 @@ class GPTModel(nn.Module):
         for layer in (*self.embedding.values(), *self.layers, self.final_norm):
             x = layer(x)
         words = self.embedding["word_embeddings"]
+        assert isinstance(words, WordEmbedding)
         x = tied_head(words, x) if self.head is None else self.head(x)
         return gather_last_dim(x.states, self.tp)
 

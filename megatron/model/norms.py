@@ -11,14 +11,14 @@ from megatron.mpu.shard import ones, sharded_parameter, zeros
 NORMS = ("layernorm", "rmsnorm", "scalenorm")
 
 
-class Norm(nn.Module):
-    """Norm over the last dimension: [..., size] -> [..., size]. Whole on every tensor rank."""
+class NormWeights(nn.Module):
+    """The weights of a norm over the last dimension, whole on every tensor rank."""
 
     def __init__(self, name: str, size: int, *, kind: str, epsilon: float, bias: bool = True) -> None:
         super().__init__()
         if kind not in NORMS:
             raise SettingsError(f"Unknown norm {kind!r}; known are {', '.join(NORMS)}.")
-        self.kind, self.size, self.epsilon = kind, size, epsilon
+        self.kind, self.epsilon = kind, epsilon
         shape = (1,) if kind == "scalenorm" else (size,)
         replicated = TensorParallel()
         self.weight = sharded_parameter(f"{name}.weight", shape, None, replicated, ones, seed=0)
@@ -26,18 +26,23 @@ class Norm(nn.Module):
         self.bias = sharded_parameter(f"{name}.bias", shape, None, replicated, zeros, seed=0) if has_bias else None
 
     def normalise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """[..., size] -> [..., size]."""
         if self.kind == "layernorm":
-            return F.layer_norm(x, (self.size,), weight, bias, self.epsilon)
+            return F.layer_norm(x, x.shape[-1:], weight, bias, self.epsilon)
         if self.kind == "rmsnorm":
-            return F.rms_norm(x, (self.size,), weight, self.epsilon)
+            return F.rms_norm(x, x.shape[-1:], weight, self.epsilon)
         length = x.norm(dim=-1, keepdim=True).clamp(min=self.epsilon)
         return x / length * weight
+
+
+class Norm(NormWeights):
+    """Norm of hidden states: [batch, seq, size] -> the same."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.normalise(x, self.weight, self.bias)
 
 
-class HeadNorm(Norm):
+class HeadNorm(NormWeights):
     """Norm over each head of queries or keys: [batch, heads / tp, seq, head_dim] -> the same.
 
     The weights are whole while the heads are cut, so their gradients are summed over the tensor ranks.

@@ -68,7 +68,7 @@ class RowParallelLinear(nn.Module):
 
 
 class VocabParallelEmbedding(nn.Module):
-    """Table [vocab, hidden] cut over the vocabulary: token ids [...] -> [..., hidden] on every rank."""
+    """Table [vocab, hidden] cut over the vocabulary. The model's word embedding adds the forward."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class VocabParallelEmbedding(nn.Module):
         self.weight = sharded_parameter(f"{name}.weight", (vocab_size, hidden_size), 0, tp, init, seed)
 
     def lookup(self, token_ids: Tensor) -> Tensor:
+        """Token ids [...] -> [..., hidden] on every rank. IndexError for an id outside the vocabulary (CPU)."""
         if self.tp.size == 1:
             return F.embedding(token_ids, self.weight)
         local = token_ids - self.tp.rank * self.weight.shape[0]
@@ -95,9 +96,6 @@ class VocabParallelEmbedding(nn.Module):
         known = (token_ids >= 0) & (token_ids < self.vocab_size)
         rows = F.embedding(local.masked_fill(elsewhere & known, 0), self.weight)
         return reduce_from_tensor_parallel(rows.masked_fill(elsewhere[..., None], 0.0), self.tp)
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        return self.lookup(token_ids)
 
 
 def parallel_logits(hidden: Tensor, weight: Tensor, tp: TensorParallel) -> Tensor:

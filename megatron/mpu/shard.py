@@ -55,9 +55,9 @@ def sharded_parameter(
     """
     shard = Shard(name, tuple(shape), dim)
     parameter = nn.Parameter(torch.empty(shard.local_shape(tp.size)))
-    parameter.shard = shard
+    parameter.shard = shard  # type: ignore[attr-defined]  # tensors take attributes, unknown to mypy
     if dim is not None:
-        parameter.tensor_model_parallel = True
+        parameter.tensor_model_parallel = True  # type: ignore[attr-defined]  # read by DeepSpeed
     if _initialise and not parameter.is_meta:
         full = torch.empty(shard.shape)
         init(full, torch.Generator().manual_seed(derive_seed(seed, name)))

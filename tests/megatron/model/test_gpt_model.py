@@ -183,10 +183,3 @@ def test_counts_are_those_of_the_rule():
     kept = [int(keep_mask(SEPLLM, ids, layer=layer).sum()) for layer in range(3)]
     causal = 2 * SEQ * (SEQ + 1) // 2
     assert model.attention_counts(ids).tolist() == [[k, causal] for k in kept]
-
-
-def test_cache_refuses_another_batch():
-    cache = KVCache()
-    cache.read(_ids(2, 3))
-    with pytest.raises(ValueError, match=r"2 rows, but 1 came"):
-        cache.read(_ids(1, 1))

@@ -39,7 +39,7 @@ class _Net(torch.nn.Module):
             self.row.bias.copy_(torch.linspace(-1, 1, HIDDEN))
 
     def forward(self, ids, labels):
-        hidden = self.embedding(ids)
+        hidden = self.embedding.lookup(ids)
         inner = self.column(hidden).tanh()
         inner = split_last_dim(gather_last_dim(inner, self.tp), self.tp)
         hidden = hidden + self.row(inner)
@@ -69,7 +69,7 @@ def rank_program():
     shared = torch.ones(2, requires_grad=True)
     (copy_to_tensor_parallel(shared, tp) * (tp.rank + 1)).sum().backward()
     try:
-        VocabParallelEmbedding("e", VOCAB, HIDDEN, tp=tp, init=_normal, seed=0)(torch.tensor([VOCAB]))
+        VocabParallelEmbedding("e", VOCAB, HIDDEN, tp=tp, init=_normal, seed=0).lookup(torch.tensor([VOCAB]))
         refused = False
     except IndexError:
         refused = True
