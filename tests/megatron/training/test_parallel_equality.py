@@ -4,6 +4,7 @@ The single process itself is held against a plain torch loop that knows nothing 
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def train_all_modes(folder: str, layout: str, pp: int, tp: int) -> None:
         args = load_arguments(
             [f"{folder}/{mode}.yml"],
             [f"pipe_parallel_size={pp}", f"model_parallel_size={tp}", f"save={folder}/{layout}/{mode}"],
-            world_size=torch.distributed.get_world_size() if parallel else _world_size(),
+            world_size=int(os.environ["WORLD_SIZE"]),
         )
         parallel = parallel or start_parallel(args)
         train(build_run(args, parallel))
@@ -105,7 +106,7 @@ def plain_loop(folder: str, mode: str) -> list[float]:
     decayed = [p for p in model.parameters() if p.dim() > 1]
     kept = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.005, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = torch.optim.AdamW(groups, lr=0.005, betas=(0.9, 0.95), eps=1e-6)
     batches = datasets_from_args(args, tokenizer).train.batches(
         consumed_samples=0, micro_batch_size=1, dp_rank=0, dp_size=1
     )
@@ -114,7 +115,7 @@ def plain_loop(folder: str, mode: str) -> list[float]:
         total = 0.0
         for _ in range(4):
             batch = next(batches)
-            loss = language_model_loss(model(batch.tokens), (batch.labels, batch.loss_mask))
+            loss = language_model_loss(model(batch.tokens), (batch.labels, batch.loss_mask), TensorParallel())
             (loss / 4).backward()
             total += loss.item() / 4
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
@@ -124,12 +125,6 @@ def plain_loop(folder: str, mode: str) -> list[float]:
         optimizer.zero_grad()
         losses.append(total)
     return losses
-
-
-def _world_size() -> int:
-    import os
-
-    return int(os.environ["WORLD_SIZE"])
 
 
 def _assert_equal_runs(expected: Path, actual: Path) -> None:
