@@ -167,7 +167,7 @@ class _Row:
         keys = chunk.keys_of(self.key, self.far_key)
         scores = torch.bmm(self.scaled_queries(chunk), keys.transpose(1, 2))
         per_head = self.split_groups(scores)
-        if self.positions is not None:
+        if self.slopes is not None and self.positions is not None:
             keys_at = self.positions[chunk.places(self.plan, self.index)]
             per_head.addcmul_(self.slopes, keys_at - self.positions[chunk.first : chunk.last, None])
         hide = torch.where(chunk.mask(self.plan, self.index), 0.0, -torch.inf).to(self.dtype)

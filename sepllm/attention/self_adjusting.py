@@ -24,7 +24,7 @@ def self_adjusting_probs(
     keep: bool, broadcasts to scores, True where a query may look.
     past: bool, broadcasts to scores, the keys whose scores count for the extremes; None: all up to the query.
     variant "sa": p * (s - least + N) / (greatest - least), with least <= 0 <= greatest and the denominator
-    bias D in greatest twice, as published; "no_denominator": p * s, which can be negative.
+    bias D in greatest twice, as in the published models; "no_denominator": p * s, which can be negative.
     """
     probs = scores.masked_fill(~keep, -torch.inf).softmax(dim=-1)
     if variant == "no_denominator":
@@ -36,6 +36,5 @@ def self_adjusting_probs(
         past = torch.ones(queries, keys, dtype=torch.bool, device=scores.device).tril(keys - queries)
     seen = torch.where(past, scores, 0.0)
     least = seen.amin(dim=-1, keepdim=True).clamp(max=0.0)
-    highest = torch.where(past, scores, -torch.inf).amax(dim=-1, keepdim=True)
-    greatest = (highest + denominator_bias).clamp(min=0.0) + denominator_bias
+    greatest = seen.amax(dim=-1, keepdim=True).clamp(min=0.0) + 2 * denominator_bias
     return probs * (scores - least + numerator_bias) / (greatest - least)

@@ -60,7 +60,7 @@ def test_capacities_that_just_suffice() -> None:
 
 
 def test_a_layer_beyond_the_list_is_named() -> None:
-    with pytest.raises(ConfigError, match="layer 2 .* window has 2 entries"):
+    with pytest.raises(ConfigError, match=r"layer 2 .* window has 2 entries"):
         SepConfig(separators=[1], window=[4, 5]).window_for(2)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def oracle_attention(
     return torch.einsum("bhqk,bhkd->bhqd", scores.softmax(dim=-1), v)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One named situation: token ids [batch, seq], settings, and what else the rule or the scores need."""
 
@@ -93,7 +94,11 @@ class Case:
         return {"alibi_slopes": slopes, "positions": self.positions}
 
     def mask(self) -> Tensor:
-        """bool [batch, seq, seq] by brute force."""
+        """bool [batch, seq, seq] by brute force, worked out once."""
+        return self._mask
+
+    @cached_property
+    def _mask(self) -> Tensor:
         return torch.stack(
             [
                 brute_force_mask(
@@ -143,6 +148,7 @@ def _documents(seq: int, borders: Sequence[int]) -> Tensor:
     return numbers.cumsum(0)
 
 
+@cache
 def hard_cases() -> dict[str, Case]:
     """The situations in which paths of this kind go wrong, by name."""
     n = 7

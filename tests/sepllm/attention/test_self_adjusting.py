@@ -26,7 +26,7 @@ def _row_by_row(scores: Tensor, keep: Tensor, n: float, d: float, variant: str) 
         seen = scores[i, :last]
         weights = torch.exp(seen - seen.max()) * keep[i, :last]
         p = weights / weights.sum()
-        least, greatest = min(0.0, seen.min().item()), max(0.0, seen.max().item() + d) + d
+        least, greatest = min(0.0, seen.min().item()), max(0.0, seen.max().item()) + 2 * d
         factor = seen if variant == "no_denominator" else (seen - least + n) / (greatest - least)
         result[i, :last] = p * factor
     return result
