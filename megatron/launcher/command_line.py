@@ -12,12 +12,12 @@ from sepllm.errors import did_you_mean
 _DESCRIPTION = "Start a script on every rank: one process per accelerator, on this host or on those of a hostfile."
 _EPILOG = """\
 examples
-  python deepy.py train.py configs/160M.yml configs/local.yml
-  python deepy.py train.py 160M.yml local.yml -d configs --set train_iters=100
-  python deepy.py --check train.py configs/160M.yml          settings only: no GPU, nothing starts
-  python deepy.py eval.py configs/160M.yml -- --untrained    what follows `--` goes to the script
+  python deepy.py train.py model.yml data.yml
+  python deepy.py train.py models/160m data/mine -d configs --set train_iters=100
+  python deepy.py --check train.py model.yml data.yml        settings only: no GPU, nothing starts
+  python deepy.py eval.py model.yml data.yml -- --untrained  what follows `--` goes to the script
 
-Later YAML files add to earlier ones; --set wins over all of them.
+The YAML files add up, no key may stand in two of them; --set wins over all.
 exit codes: 0 done, 2 usage or settings, 3 data, 4 checkpoint, 5 numbers, 6 a rank or host was lost,
 75 stopped on request after a save (queue the same command again)."""
 
@@ -66,7 +66,7 @@ def parse_command(argv: Sequence[str]) -> DeepyCommand:
         )
     if not given.files:
         raise SettingsError(
-            f"No settings file given. For example: python deepy.py {given.script} configs/160M.yml configs/local.yml"
+            f"No settings file given. For example: python deepy.py {given.script} configs/models/160m.yml configs/data/example.yml"
         )
     return DeepyCommand(
         script=given.script,
