@@ -1,0 +1,23 @@
+"""Evaluate a checkpoint: `python deepy.py eval.py config.yml [--set iteration=N]`; `-- --untrained` for step 0.
+
+One process, whatever parallel sizes the checkpoint was trained with.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Read the settings, then evaluate; see megatron/evaluation/evaluate.py."""
+    from megatron.neox_arguments.cli import arguments_from_command_line
+
+    words = sys.argv[1:]
+    args = arguments_from_command_line([word for word in words if word != "--untrained"], None)
+    from megatron.evaluation.evaluate import evaluate
+
+    evaluate(args, untrained="--untrained" in words)
+
+
+if __name__ == "__main__":
+    from megatron.launcher.entry import run_main
+
+    run_main(main)
