@@ -106,4 +106,5 @@ def _init_distributed(backend: str, timeout: timedelta) -> None:
     c10d = torch.distributed.distributed_c10d
     c10d.default_pg_timeout = timeout
     c10d.default_pg_nccl_timeout = timeout
+    deepspeed.get_accelerator().set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, auto_mpi_discovery=False, verbose=False)

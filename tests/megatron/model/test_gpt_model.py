@@ -161,6 +161,12 @@ def test_every_form_trains_and_decodes(form):
     assert cache.length == SEQ
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-4)
 
+    with torch.no_grad():
+        half = model.bfloat16()(ids)
+    assert half.dtype == torch.bfloat16
+    expected = language_model_loss(whole, targets, TensorParallel())
+    torch.testing.assert_close(language_model_loss(half, targets, TensorParallel()), expected, rtol=5e-3, atol=0)
+
 
 @pytest.mark.parametrize("form", ["rotary", "alibi", "learned", "rotary over segments", "streaming", "full"])
 def test_left_padding_changes_nothing(form):
