@@ -42,7 +42,7 @@ def load_optimizer(
                     "Use the optimizer that saved it, or set no_load_optim: true."
                 )
             part = _local_part(reader.optimizer_tensor(name, kind), fragment.parameter, reader, parallel)
-            target = fragment.tensors[kind]
+            target = fragment.tensors[kind].data
             target.copy_(part.reshape(-1).narrow(0, fragment.start, target.numel()))
 
 

@@ -1,5 +1,7 @@
 """Stock DeepSpeed pipeline engine over our stages: one code path for any number of stages, 1 included."""
 
+import contextlib
+import io
 import logging
 from typing import Any
 
@@ -18,12 +20,13 @@ def build_engine(args: NeoXArgs, module: StageModule) -> Any:
     _check_device(args)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, _, _, _ = deepspeed.initialize(
-        model=module,
-        optimizer=build_optimizer(args.derived.optimizer, parameters),
-        config=deepspeed_config(args),
-        dist_init_required=False,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimizer prints memory use line by line
+        engine, _, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=build_optimizer(args.derived.optimizer, parameters),
+            config=deepspeed_config(args),
+            dist_init_required=False,
+        )
     return engine
 
 

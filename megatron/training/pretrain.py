@@ -14,7 +14,7 @@ def pretrain(args: NeoXArgs) -> None:
     Raises UserError kinds with their exit codes: data, checkpoint, numbers, and StopRequested after a save.
     """
     if args.train_iters is None:
-        raise SettingsError("train_iters is not set: how many steps should the run have? Example: --set train_iters=1000")
+        raise SettingsError("train_iters is not set: how many steps should the run take? Try --set train_iters=1000")
     parallel = start_parallel(args)
     check_save_folder(args, parallel)
     run = build_run(args, parallel)

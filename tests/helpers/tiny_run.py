@@ -9,7 +9,7 @@ import yaml
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.tokenizer.tokenizer import build_tokenizer
 
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards brew potions".split(" ")
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "wizards", "brew", "potions"]
 
 
 def write_tiny_data(folder: Path, documents: int = 60, seed: int = 0) -> Path:
