@@ -44,5 +44,5 @@ def mean_loss(model: GPTModel, data: DataSet, args: NeoXArgs) -> SetLoss:
         targets = (batch.labels.to(device), batch.loss_mask.to(device))
         total += float(language_model_loss(model(batch.tokens.to(device)), targets, TensorParallel()))
         tokens += int(batch.loss_mask.sum())
-    loss = total / count
-    return SetLoss("validation" if data.name == "valid" else data.name, loss, math.exp(min(loss, 700.0)), tokens, samples)
+    name, loss = {"valid": "validation"}.get(data.name, data.name), total / count
+    return SetLoss(name, loss, math.exp(min(loss, 700.0)), tokens, samples)

@@ -10,7 +10,7 @@ ARCHITECTURES = ("sepllm_gpt_neox", "neox")
 # Activations by GPT-NeoX's names -> those of transformers that compute the same.
 ACTIVATIONS = {
     "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
+    "gelu_pytorch_tanh": "gelu_pytorch_tanh",
     "relu": "relu",
     "swish": "silu",
     "silu": "silu",
