@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from megatron.errors import SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
 
 # DeepSpeed divides by it, so "never" has to be a number.
@@ -13,7 +12,7 @@ def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
     """DeepSpeed's settings for one engine.
 
     ZeRO is always stage 1: stage 0 clips the gradient wrongly under the pipeline in fp32 and starts Adam at step 2 in
-    16 bit (DeepSpeed 0.19). bf16 sums gradients in fp32. Raises SettingsError where deepspeed_extra_args clashes.
+    16 bit (DeepSpeed 0.19). bf16 sums gradients in fp32. validate.py keeps deepspeed_extra_args from clashing.
     """
     derived = args.derived
     config: dict[str, Any] = {
@@ -37,21 +36,10 @@ def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
         config["data_types"] = {"grad_accum_dtype": derived.grad_accum_dtype}
     if args.comms_logger:
         config["comms_logger"] = args.comms_logger
-    return _with_extra(config, args)
+    return {**config, **(args.deepspeed_extra_args or {})}
 
 
 def _zero_block(args: NeoXArgs) -> dict[str, Any]:
     block = args.zero_optimization
     given = block.model_dump(exclude_unset=True, exclude={"cpu_offload", "elastic_checkpoint"}) if block else {}
     return {**given, "stage": args.derived.zero_stage}
-
-
-def _with_extra(config: dict[str, Any], args: NeoXArgs) -> dict[str, Any]:
-    extra = args.deepspeed_extra_args or {}
-    clashes = sorted(set(extra) & (set(config) | {"optimizer", "scheduler", "fp16", "bf16", "data_types"}))
-    if clashes:
-        raise SettingsError(
-            f"{args.source_of('deepspeed_extra_args')}: deepspeed_extra_args sets {', '.join(clashes)},"
-            " which the framework sets itself. Use the keys of the same name outside the block."
-        )
-    return {**config, **extra}

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
 
 
+OPTIMIZERS = {"adam": "adamw", "adamw": "adamw", "sgd": "sgd"}
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The optimizer by name ("adamw") with its numbers. `lr` is the peak."""
+    """The optimizer by name ("adamw" or "sgd") with its numbers. `lr` is the peak."""
 
     name: str
     lr: float
@@ -152,7 +155,7 @@ def optimizer_of(args: "NeoXArgs") -> OptimizerSettings:
     block_decay = params.weight_decay if params else None
     beta1, beta2 = params.betas if params else (0.9, 0.999)
     return OptimizerSettings(
-        name="adamw",
+        name=OPTIMIZERS.get(args.optimizer.type.lower() if args.optimizer else "adam", "adamw"),
         lr=lr or 0.0,
         betas=(beta1, beta2),
         eps=params.eps if params else 1e-8,

@@ -1,3 +1,69 @@
-"""Where each accepted key of GPT-NeoX and SepLLM is read: a file, or what is computed from it."""
+"""Where each accepted key is read: a file that reads `args.KEY`, or what is computed from it and read elsewhere.
 
-HONOURED: dict[str, str] = {}
+"derived.NAME": computed in derive.py. "sep_config()", "deepspeed_config()": read by that function.
+"""
+
+_READ_BY = {
+    "megatron/model/config.py": (
+        "num_layers hidden_size num_attention_heads max_position_embeddings gpt_j_residual gpt_j_tied norm "
+        "layernorm_epsilon rms_norm_epsilon scalenorm_epsilon use_qk_layernorm use_bias_in_norms "
+        "use_bias_in_attn_linear mlp_type activation bias_gelu_fusion no_weight_tying hidden_dropout "
+        "attention_dropout pos_emb rotary_pct rotary_emb_base opt_pos_emb_offset init_method "
+        "output_layer_init_method init_method_std"
+    ),
+    "derived.num_kv_heads": "num_kv_heads",
+    "derived.mlp_hidden_size": "intermediate_size",
+    "megatron/data/from_args.py": (
+        "seq_length data_path split train_data_paths valid_data_paths test_data_paths train_data_weights "
+        "valid_data_weights test_data_weights weight_by_num_documents weighted_sampler_alpha "
+        "train_label_data_paths valid_label_data_paths test_label_data_paths mmap_warmup eod_mask_loss seed"
+    ),
+    "megatron/training/build.py": (
+        "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
+        "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers"
+    ),
+    "sep_config()": (
+        "separator_token_ids init_tok_max_idx prefill_local_window_size "
+        "USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS prefill_loc_win_size_list USE_ORIGINAL_FULL_ATTEN "
+        "streamingLLM USE_FIXED_SEP_INTERVALs fixed_sep_intervals_list"
+    ),
+    "derived.separators": "separators",
+    "derived.generate_windows": (
+        "generate_local_window_size USE_GENERATE_LOCAL_WIN_SIZES_wrt_LAYERS generate_win_loc_size_list"
+    ),
+    "derived.attention_path": "USE_SEP_ATTN_KERNEL_ACCELERATOR attention_path",
+    "derived.softmax": "USE_SA_SOFTMAX USE_SA_SOFTMAX_NO_DENO",
+    "derived.softmax_numerator_bias": "SA_Numerator_Bias",
+    "derived.softmax_denominator_bias": "SA_Denominator_Bias",
+    "derived.bipe_separators": "USE_BiPE BiPE_seps",
+    "derived.train_batch_size": "train_batch_size",
+    "derived.micro_batch_size": "train_micro_batch_size_per_gpu",
+    "derived.gradient_accumulation_steps": "gradient_accumulation_steps",
+    "derived.optimizer": "optimizer lr weight_decay",
+    "megatron/optim/schedule.py": "lr_decay_style min_lr warmup",
+    "derived.lr_decay_iters": "lr_decay_iters",
+    "derived.precision": "precision",
+    "deepspeed_config()": (
+        "fp16 bf16 data_types gradient_clipping zero_optimization steps_per_print wall_clock_breakdown "
+        "dump_state comms_logger deepspeed_extra_args"
+    ),
+    "megatron/training/loop.py": "train_iters eval_interval exit_interval log_interval save",
+    "megatron/training/evaluate.py": "eval_iters",
+    "megatron/training/resume.py": (
+        "iteration load keep_last_n_checkpoints finetune no_load_optim no_load_rng no_save_optim no_save_rng"
+    ),
+    "derived.is_save_iteration": "checkpoint_factor checkpoint_scale extra_save_iters",
+    "derived.pp_size": "pipe_parallel_size",
+    "derived.tp_size": "model_parallel_size",
+    "megatron/launcher/launch.py": "hostfile num_gpus master_addr master_port force_multi",
+    "megatron/launcher/multi_host.py": "launcher no_ssh_check",
+    "megatron/launcher/hosts.py": "include exclude num_nodes",
+    "megatron/training/reporter.py": (
+        "log_dir tensorboard_dir use_wandb wandb_group wandb_team wandb_project wandb_host"
+    ),
+    "megatron/inference/samples.py": "temperature top_p top_k maximum_tokens recompute return_logits",
+    "megatron/inference/text_modes.py": "text_gen_type prompt_end sample_input_file sample_output_file num_samples",
+    "megatron/evaluation/evaluate.py": "eval_tasks eval_results_prefix",
+}
+
+HONOURED: dict[str, str] = {key: where for where, keys in _READ_BY.items() for key in keys.split()}

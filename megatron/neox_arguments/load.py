@@ -13,6 +13,7 @@ from megatron.neox_arguments.refused import REFUSED
 from megatron.neox_arguments.sources import merge, read_files
 from megatron.neox_arguments.type_errors import type_complaints
 from megatron.neox_arguments.validate import check_rules
+from megatron.neox_arguments.words import shown
 from megatron.neox_arguments.yaml_text import Entry
 from sepllm.errors import did_you_mean
 
@@ -68,7 +69,7 @@ def _known_values(entries: dict[str, Entry], problems: Problems) -> tuple[dict[s
             refusal = REFUSED[key]
             if not refusal.is_neutral(entry.value):
                 problems.add(
-                    f"{key}: {entry.value!r} is not available: {refusal.reason}. {refusal.instead}", entry.place
+                    f"{key}: {shown(entry.value)} is refused because {refusal.reason}. {refusal.instead}", entry.place
                 )
         elif key not in NeoXArgs.model_fields:
             hint = did_you_mean(key, NeoXArgs.model_fields) or "docs/arguments.md lists every key."

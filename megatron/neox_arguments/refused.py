@@ -20,12 +20,12 @@ def _off(reason: str, instead: str = "Remove the line.") -> Refused:
     return Refused(reason, instead, neutral=(False, {}, {"enabled": False}))
 
 
-_LAUNCHER = "is set by the launcher for each process"
+_LAUNCHER = "it is set by the launcher for each process"
 _LOSS_SCALE = "the fp16 block holds the loss scale"
 _MOE = "mixture-of-experts layers are not part of this framework"
 _MAMBA = "Mamba layers are not part of this framework"
 _MUP = "muP is not part of this framework yet"
-_ZERO = "is read from the zero_optimization block"
+_ZERO = "it is read from the zero_optimization block"
 _PROFILE = "profiling is done from outside (py-spy, nsys profile)"
 
 REFUSED: dict[str, Refused] = {
@@ -44,7 +44,7 @@ REFUSED: dict[str, Refused] = {
     "curriculum_learning": _off(
         "sequence-length curricula are not built", "Train in two runs with different seq_length."
     ),
-    "curriculum_seqlen": Refused("is internal state of GPT-NeoX", neutral=(0,)),
+    "curriculum_seqlen": Refused("it is internal state of GPT-NeoX", neutral=(0,)),
     "flops_profiler": _off(
         "DeepSpeed's profiler never runs under its pipeline engine", "Read tokens/s in the step line."
     ),
@@ -75,12 +75,12 @@ REFUSED: dict[str, Refused] = {
     "world_size": Refused(_LAUNCHER, "Use num_gpus or a hostfile.", neutral=()),
     "local_rank": Refused(_LAUNCHER, neutral=()),
     "rank": Refused(_LAUNCHER, neutral=()),
-    "global_num_gpus": Refused("is computed", "Use num_gpus or a hostfile.", neutral=()),
-    "user_script": Refused("is named on the command line", "python deepy.py train.py ...", neutral=()),
-    "config_files": Refused("is filled by the program", neutral=()),
+    "global_num_gpus": Refused("it is computed", "Use num_gpus or a hostfile.", neutral=()),
+    "user_script": Refused("it is named on the command line", "python deepy.py train.py ...", neutral=()),
+    "config_files": Refused("it is filled by the program", neutral=()),
     "lazy_mpu_init": Refused("process groups are made at start"),
-    "is_pipe_parallel": Refused("is computed", "Use pipe_parallel_size.", neutral=(False, True)),
-    "sequence_parallel": Refused("is not built yet; same results without", "Remove the line, or set it to false."),
+    "is_pipe_parallel": Refused("it is computed", "Use pipe_parallel_size.", neutral=(False, True)),
+    "sequence_parallel": Refused("it is not built yet; same results without", "Remove the line, or set it to false."),
     # model
     "sliding_window_width": Refused(
         "the window of a model is SepLLM's",
@@ -106,10 +106,12 @@ REFUSED: dict[str, Refused] = {
     "mamba_use_bias_in_conv": Refused(_MAMBA, neutral=(True,)),
     "mamba_use_bias_in_linears": Refused(_MAMBA),
     "output_layer_parallelism": Refused("the output head is split by vocabulary", "Write column.", ("column",)),
-    "onnx_safe": Refused("models are exported to Hugging Face folders", "tools/ckpts/convert_neox_to_hf.py"),
-    "padded_vocab_size": Refused("is computed from the tokenizer", "Use make_vocab_size_divisible_by.", ()),
+    "onnx_safe": Refused("models are exported to Hugging Face folders", "Use tools/ckpts/convert_neox_to_hf.py."),
+    "padded_vocab_size": Refused("it is computed from the tokenizer", "Use make_vocab_size_divisible_by.", ()),
     # optimizer
-    "optimizer_type": Refused("is read from optimizer.type", "Use optimizer: {type: Adam}.", ("adam",)),
+    "optimizer_type": Refused(
+        "it is read from optimizer.type", "Use optimizer: {type: Adam} or {type: SGD}.", ("adam",)
+    ),
     "use_bnb_optimizer": Refused("the 8-bit optimizer is not built in", "Use optimizer: {type: Adam}."),
     "zero_stage": Refused(_ZERO, "Use zero_optimization: {stage: 1}.", ()),
     "zero_reduce_scatter": Refused(_ZERO, "Use zero_optimization: {reduce_scatter: true}.", ()),
@@ -124,7 +126,7 @@ REFUSED: dict[str, Refused] = {
     "min_scale": Refused(_LOSS_SCALE, "Use fp16: {min_loss_scale: N}.", (1.0, 1)),
     # logging
     "wandb_init_all_ranks": Refused("one process speaks for the run"),
-    "git_hash": Refused("is found by the program", neutral=()),
+    "git_hash": Refused("it is found by the program", neutral=()),
     "log_grad_pct_zeros": Refused(
         "per-weight statistics are not logged; the whole gradient's norm is in the step line"
     ),
@@ -142,20 +144,20 @@ REFUSED: dict[str, Refused] = {
     "profile_step_stop": Refused(_PROFILE, neutral=(12,)),
     "profile_backward": Refused(_PROFILE),
     # left-overs of older programs
-    "short_seq_prob": Refused("belongs to BERT; GPT-NeoX never read it", neutral=(0.1,)),
+    "short_seq_prob": Refused("it belongs to BERT; GPT-NeoX never read it", neutral=(0.1,)),
     "adlr_autoresume": Refused(
-        "needs a module of NVIDIA's clusters", "Send SIGTERM: the run saves and exits with code 75."
+        "it needs a module of NVIDIA's clusters", "Send SIGTERM: the run saves and exits with code 75."
     ),
-    "adlr_autoresume_interval": Refused("needs a module of NVIDIA's clusters", neutral=(1000,)),
-    "deepscale": Refused("is DeepSpeed's first name; GPT-NeoX never read it"),
-    "deepscale_config": Refused("is DeepSpeed's first name; GPT-NeoX never read it", neutral=()),
-    "do_train": Refused("is decided by train_iters", neutral=()),
-    "do_valid": Refused("is decided by the data and eval_iters", "Set eval_iters: 0 to switch evaluation off.", ()),
-    "do_test": Refused("is decided by the data and eval_iters", neutral=()),
-    "save_iters": Refused("is computed", "Use checkpoint_factor and extra_save_iters.", ()),
-    "batch_size": Refused("is an old name", "Use train_micro_batch_size_per_gpu.", ()),
+    "adlr_autoresume_interval": Refused("it needs a module of NVIDIA's clusters", neutral=(1000,)),
+    "deepscale": Refused("it is DeepSpeed's first name; GPT-NeoX never read it"),
+    "deepscale_config": Refused("it is DeepSpeed's first name; GPT-NeoX never read it", neutral=()),
+    "do_train": Refused("it is decided by train_iters", neutral=()),
+    "do_valid": Refused("it is decided by the data and eval_iters", "Set eval_iters: 0 to switch evaluation off.", ()),
+    "do_test": Refused("it is decided by the data and eval_iters", neutral=()),
+    "save_iters": Refused("it is computed", "Use checkpoint_factor and extra_save_iters.", ()),
+    "batch_size": Refused("it is an old name", "Use train_micro_batch_size_per_gpu.", ()),
     # data, checkpoints
-    "allow_chopped": Refused("belongs to pack_impl kinds that are not built", neutral=(True, False)),
+    "allow_chopped": Refused("it belongs to pack_impl kinds that are not built", neutral=(True, False)),
     "s3_path": Refused(
         "checkpoints are written to a file system", "Copy the finished folders, for example with rclone.", ()
     ),

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.neox_arguments.attention_rules import ATTENTION_RULES
 from megatron.neox_arguments.batch import divisors, solve_batch
-from megatron.neox_arguments.derive import named_precisions
+from megatron.neox_arguments.derive import OPTIMIZERS, named_precisions
+from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
+from megatron.neox_arguments.refused import REFUSED
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
@@ -170,10 +172,16 @@ def weight_decay_is_given_once(args: "NeoXArgs") -> Iterator[Complaint]:
 
 
 def optimizer_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.optimizer and args.optimizer.type.lower() not in ("adam", "adamw"):
-        yield "optimizer", f"optimizer.type {args.optimizer.type!r} is not built. Use Adam (weights decay as in AdamW)."
-    if args.optimizer and args.optimizer.params.momentum:
-        yield "optimizer", "optimizer.params.momentum belongs to SGD. For Adam use betas."
+    if args.optimizer is None:
+        return
+    kind, given = args.optimizer.type, args.optimizer.params.model_fields_set
+    name = OPTIMIZERS.get(kind.lower())
+    if name is None:
+        yield "optimizer", f"optimizer.type {kind!r} is not built. Use Adam (weights decay as in AdamW) or SGD."
+    elif name == "adamw" and "momentum" in given:
+        yield "optimizer", f"optimizer.params.momentum belongs to SGD, not to {kind}. Use betas."
+    elif name == "sgd" and given & {"betas", "eps"}:
+        yield "optimizer", "optimizer.params.betas and eps belong to Adam, not to SGD. Use momentum."
 
 
 def schedule_comes_from_settings(args: "NeoXArgs") -> Iterator[Complaint]:
@@ -220,6 +228,14 @@ def zero_stage_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
     for key in ("cpu_offload", "elastic_checkpoint"):
         if block and getattr(block, key):
             yield "zero_optimization", f"{key} is not available. Remove it, or set it to false."
+
+
+def extra_entries_do_not_clash(args: "NeoXArgs") -> Iterator[Complaint]:
+    for entry, value in (args.deepspeed_extra_args or {}).items():
+        if entry in OWN_ENTRIES:
+            yield "deepspeed_extra_args", f"{entry} is set by the framework. Use the keys of docs/arguments.md outside."
+        elif entry in REFUSED and not REFUSED[entry].is_neutral(value):
+            yield "deepspeed_extra_args", f"{entry}: {REFUSED[entry].reason}. {REFUSED[entry].instead}"
 
 
 def save_knows_when(args: "NeoXArgs") -> Iterator[Complaint]:
@@ -313,6 +329,7 @@ RULES: list[Rule] = [
     precision_is_named_once,
     gradient_sum_type_fits,
     zero_stage_is_built,
+    extra_entries_do_not_clash,
     save_knows_when,
     log_scale_needs_a_base,
     one_source_of_data,

@@ -40,21 +40,19 @@ def _type_in_words(kind: Any) -> str:
 
 
 def _with_bounds(words: str, metadata: Any) -> str:
-    bounds = []
-    for item in metadata:
-        for part in getattr(item, "metadata", None) or [item]:
-            if getattr(part, "ge", None) is not None:
-                bounds.append(f"at least {part.ge}")
-            if getattr(part, "gt", None) is not None:
-                bounds.append(f"greater than {part.gt}")
-            low, high = getattr(part, "min_length", None), getattr(part, "max_length", None)
-            if low is not None or high is not None:
-                bounds.append(f"{low} of them" if low == high else f"{low or 0} or more of them")
-            if getattr(part, "le", None) is not None:
-                bounds.append(f"at most {part.le}")
-            if getattr(part, "lt", None) is not None:
-                bounds.append(f"less than {part.lt}")
-    return ", ".join([words, *dict.fromkeys(bounds)])
+    parts = [part for item in metadata for part in getattr(item, "metadata", None) or [item]]
+    limits = {
+        name: getattr(part, name)
+        for part in parts
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length")
+        if getattr(part, name, None) is not None
+    }
+    least, most = limits.pop("min_length", None), limits.pop("max_length", None)
+    sentences = {"ge": "at least {}", "gt": "greater than {}", "le": "at most {}", "lt": "less than {}"}
+    bounds = [sentences[name].format(limit) for name, limit in limits.items()]
+    if least is not None:
+        bounds.append(f"{least} entries" if least == most else f"at least {least} entry")
+    return ", ".join([words, *bounds])
 
 
 def _plural(words: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Group(BaseModel):
@@ -28,12 +28,4 @@ Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[int, BeforeValidator(_whole_number_sizes), Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-
-
-def _not_empty(value: list[Any]) -> list[Any]:
-    if not value:
-        raise ValueError("the list is empty")
-    return value
-
-
-NonEmpty = AfterValidator(_not_empty)
+NonEmpty = Field(min_length=1)

@@ -24,7 +24,7 @@ class OptimizerParams(Group):
 class OptimizerBlock(Group):
     """`{type: Adam, params: {lr: 6e-4, betas: [0.9, 0.95], eps: 1e-8}}`."""
 
-    type: str = Field("Adam", description="Adam or AdamW; both decay weights apart from the gradient (AdamW).")
+    type: str = Field("Adam", description="Adam or AdamW (both decay weights as AdamW does), or SGD.")
     params: OptimizerParams = Field(OptimizerParams(), description="Its numbers.")
 
 

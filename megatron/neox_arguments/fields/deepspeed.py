@@ -7,6 +7,27 @@ from pydantic import Field
 from megatron.neox_arguments.fields.base import AnyCase, Group, NotNegative, Positive
 from megatron.neox_arguments.fields.blocks import Bf16Block, DataTypesBlock, Fp16Block, ZeroBlock
 
+# Entries of DeepSpeed's JSON that follow from the keys here.
+OWN_ENTRIES = frozenset(
+    {
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+        "zero_optimization",
+        "zero_allow_untested_optimizer",
+        "steps_per_print",
+        "wall_clock_breakdown",
+        "dump_state",
+        "comms_logger",
+        "optimizer",
+        "scheduler",
+        "fp16",
+        "bf16",
+        "data_types",
+    }
+)
+
 
 class BatchArgs(Group):
     """total = micro-batch x accumulation x data-parallel size; give any two, the total, or the micro-batch."""

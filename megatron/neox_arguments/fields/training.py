@@ -20,9 +20,6 @@ class OptimizerArgs(Group):
     lr_decay_iters: Positive | None = Field(None, description="Steps until min_lr is reached; default train_iters.")
     min_lr: NotNegative = Field(0.0, description="Floor of the learning rate.")
     warmup: Fraction = Field(0.01, description="Share of lr_decay_iters spent rising to the peak.")
-    override_lr_scheduler: bool = Field(
-        False, description="On resume, the schedule of the settings replaces the saved one."
-    )
     use_checkpoint_lr_scheduler: bool = Field(
         False, description="On resume, the saved schedule replaces the settings' one."
     )

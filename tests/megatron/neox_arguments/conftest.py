@@ -1,10 +1,10 @@
 """Settings of a small valid model, to be changed key by key."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
 
 from megatron.errors import SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -24,11 +24,12 @@ MINIMAL: dict[str, Any] = {
 
 @pytest.fixture
 def load() -> Callable[..., NeoXArgs]:
-    """load(key=value, ..., world_size=None): the minimal settings with these changes; `...` leaves a key out."""
+    """load(key=value, ..., processes=None): the minimal settings with these changes; `...` leaves a key out."""
 
-    def loaded(world_size: int | None = None, **changes: Any) -> NeoXArgs:
+    def loaded(processes: int | None = None, **changes: Any) -> NeoXArgs:
         settings = {key: value for key, value in {**MINIMAL, **changes}.items() if value is not ...}
-        return arguments_from_texts([("test.yml", yaml.safe_dump(settings, sort_keys=False))], world_size=world_size)
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+        return arguments_from_texts([("test.yml", text)], world_size=processes)
 
     return loaded
 

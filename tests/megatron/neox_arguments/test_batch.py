@@ -64,7 +64,7 @@ def test_any_two_or_the_total_or_the_micro_batch(total, micro, accumulation, dp,
 
 
 def test_the_choices_are_near():
-    with pytest.raises(BatchError, match="train_batch_size 1000 is not a multiple of .* = 256") as caught:
+    with pytest.raises(BatchError, match=r"train_batch_size 1000 is not a multiple of .* = 256") as caught:
         solve_batch(1000, 32, None, 8)
     assert [(c.total, c.micro, c.accumulation) for c in caught.value.choices] == [
         (1000, 25, 5),

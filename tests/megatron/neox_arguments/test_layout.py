@@ -24,7 +24,7 @@ def world(args):
     ],
 )
 def test_sizes(load, changes, real, expected):
-    assert world(load(world_size=real, **changes)) == expected
+    assert world(load(processes=real, **changes)) == expected
 
 
 def test_hostfile_slots_and_limits(load, tmp_path):

@@ -32,6 +32,7 @@ BREAKING = [
     ),
     ("optimizer_is_built", {"optimizer": {"type": "SM3", "params": {"lr": 0.1}}}, ["'SM3'", "Adam"]),
     ("optimizer_is_built", {"optimizer": {"params": {"lr": 0.1, "momentum": 0.9}}}, ["betas"]),
+    ("optimizer_is_built", {"optimizer": {"type": "SGD", "params": {"lr": 0.1, "betas": [0.9, 0.9]}}}, ["momentum"]),
     ("schedule_comes_from_settings", {"use_checkpoint_lr_scheduler": True}, ["function of the step"]),
     (
         "precision_is_named_once",
@@ -47,6 +48,8 @@ BREAKING = [
     ),
     ("zero_stage_is_built", {"zero_optimization": {"stage": 2}}, ["stage 2", "stage: 1"]),
     ("zero_stage_is_built", {"zero_optimization": {"stage": 1, "cpu_offload": True}}, ["cpu_offload"]),
+    ("extra_entries_do_not_clash", {"deepspeed_extra_args": {"bf16": {"enabled": True}}}, ["bf16 is set by"]),
+    ("extra_entries_do_not_clash", {"deepspeed_extra_args": {"amp": {"enabled": True}}}, ["amp: Apex"]),
     ("save_knows_when", {"save": "runs/a"}, ["checkpoint_factor: 1000"]),
     ("log_scale_needs_a_base", {"save": "a", "checkpoint_scale": "log", "checkpoint_factor": 1}, ["2 or more"]),
     (
@@ -104,6 +107,7 @@ def test_every_rule_is_broken_by_a_case():
         {"optimizer": ..., "lr": 1e-3},
         {"min_lr": 1e-3},
         {"fp16": {"enabled": True, "fp16": True}, "precision": "FP16"},
+        {"optimizer": {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9}}},
         {"zero_optimization": {"stage": 0}},
         {"pipe_partition_method": "uniform"},
         {"split": "1"},

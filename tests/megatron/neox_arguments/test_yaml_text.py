@@ -62,7 +62,13 @@ def test_nan_is_read_as_a_number():
 
 
 def test_json_with_trailing_commas_and_quoted_hyphenated_keys():
-    text = '{\n  # comment\n  "pipe-parallel-size": 1,\n  "launcher": "pdsh",\n  "fp16": {"enabled": true, "loss_scale": 0,},\n}\n'
+    text = """{
+  # comment
+  "pipe-parallel-size": 1,
+  "launcher": "pdsh",
+  "fp16": {"enabled": true, "loss_scale": 0,},
+}
+"""
     entries, problems = read(text)
     assert not problems.found
     assert {key: entry.value for key, entry in entries.items()} == {
