@@ -8,10 +8,12 @@ from megatron.launcher.entry import run_main
 
 def main() -> None:
     """Read the settings, then train; megatron/training/pretrain.py tells the story."""
-    from megatron.launcher.environment import scheduler_rank_variables
+    from megatron.launcher.accelerators import visible_accelerators
+    from megatron.launcher.environment import accelerator_variables, scheduler_rank_variables
     from megatron.neox_arguments.cli import arguments_from_command_line
 
     os.environ.update(scheduler_rank_variables(os.environ))
+    os.environ.update(accelerator_variables(os.environ, visible_accelerators()))
     args = arguments_from_command_line(sys.argv[1:], int(os.environ.get("WORLD_SIZE", "1")))
     from megatron.training.pretrain import pretrain
 

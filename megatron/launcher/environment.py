@@ -6,7 +6,7 @@ match it. They come from the host's own login files (~/.netrc, `wandb login`).
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _FORWARDED = re.compile(
@@ -51,6 +51,11 @@ def loopback_variables(environment: Mapping[str, str]) -> dict[str, str]:
     if environment.get("GLOO_SOCKET_IFNAME") or not Path("/sys/class/net/lo").exists():
         return {}
     return {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def accelerator_variables(environment: Mapping[str, str], accelerators: Sequence[str]) -> dict[str, str]:
+    """Tell DeepSpeed at once that a machine without accelerators computes on its CPU; it warns when it must guess."""
+    return {} if accelerators or environment.get("DS_ACCELERATOR") else {"DS_ACCELERATOR": "cpu"}
 
 
 def scheduler_rank_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -68,14 +68,18 @@ class StageModule(PipelineModule):
         """First stage: token ids. Others: (hidden, token ids). The last returns logits [b, s, vocab / tp]."""
         hidden, token_ids = (None, forward_input) if torch.is_tensor(forward_input) else forward_input
         batch = micro_batch(self.config, token_ids, self.layer_numbers)
-        self._count(batch)
+        if self.training:
+            self._count(batch)
         x = LayerInput(hidden, batch)
         for layers, recompute in self._segments():
             x = self._recomputed(layers, x) if recompute else _run(layers, x)
         return x.states if self.stage_id == self.num_stages - 1 else (x.states, token_ids)
 
     def pop_attention_counts(self) -> Tensor:
-        """float64 [num_layers, 2]: kept and causal query-key pairs since the last call; 0 for other stages' layers."""
+        """float64 [num_layers, 2]: kept and causal query-key pairs since the last call; 0 for other stages' layers.
+
+        Training counts, evaluation does not.
+        """
         counts, self._counts = self._counts, torch.zeros_like(self._counts)
         return counts
 

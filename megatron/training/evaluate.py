@@ -27,5 +27,4 @@ def evaluate(engine: Any, data: DataSet, args: NeoXArgs, parallel: ParallelState
     total = 0.0
     for _ in range(count):
         total += float(engine.eval_batch(source))
-    engine.module.pop_attention_counts()  # the kept ratio in the step line is that of training batches
     return total / count

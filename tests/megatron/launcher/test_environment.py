@@ -3,6 +3,7 @@
 import pytest
 
 from megatron.launcher.environment import (
+    accelerator_variables,
     forwarded_variables,
     rank_variables,
     scheduler_rank_variables,
@@ -70,3 +71,9 @@ def test_ranks_of_schedulers() -> None:
 def test_a_slurm_batch_script_is_one_process() -> None:
     batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0", "SLURM_NTASKS_PER_NODE": "4"}
     assert scheduler_rank_variables(batch) == {}
+
+
+def test_deepspeed_is_told_of_a_machine_without_accelerators() -> None:
+    assert accelerator_variables({}, []) == {"DS_ACCELERATOR": "cpu"}
+    assert accelerator_variables({}, ["0"]) == {}
+    assert accelerator_variables({"DS_ACCELERATOR": "xpu"}, []) == {}
