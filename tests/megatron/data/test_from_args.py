@@ -1,0 +1,144 @@
+"""The three sets that settings describe: ranges, weights, notes, fingerprints, and mistakes that cost no time."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from megatron.data.from_args import Datasets, datasets_from_args
+from megatron.data.indexed_dataset import IndexedDatasetWriter
+from megatron.errors import DataError, SettingsError
+from megatron.tokenizer.tokenizer import build_tokenizer
+
+SEQ = 8
+
+
+def write(prefix: Path, documents: int, length: int = 40, shift: int = 0) -> str:
+    with IndexedDatasetWriter(prefix, vocab_size=512) as writer:
+        for number in range(documents):
+            writer.add_document([(number * 7 + place + shift) % 250 + 1 for place in range(length - 1)] + [0])
+    return str(prefix)
+
+
+def settings(**given: Any) -> Any:
+    """Only the settings that data need; the real object is tried in the tests of training."""
+    values: dict[str, Any] = {"data_path": None, "split": "8,1,1", "weight_by_num_documents": False}
+    for name in ("train", "valid", "test"):
+        values |= {f"{name}_{kind}": None for kind in ("data_paths", "data_weights", "label_data_paths")}
+    values |= {
+        "weighted_sampler_alpha": 1.0,
+        "seq_length": SEQ,
+        "seed": 1,
+        "eod_mask_loss": False,
+        "mmap_warmup": False,
+    }
+    assert set(given) <= set(values)
+    return SimpleNamespace(**(values | given))
+
+
+def open_sets(**given: Any) -> Datasets:
+    return datasets_from_args(settings(**given), build_tokenizer("CharLevelTokenizer", None))
+
+
+def test_split_of_one_set(tmp_path: Path) -> None:
+    sets = open_sets(data_path=write(tmp_path / "set", 20))
+    ranges = [found.manifest["parts"][0]["documents"] for found in (sets.train, sets.valid, sets.test) if found]
+    assert ranges == [[0, 16], [16, 18], [18, 20]]
+    assert sets.train.num_samples == (16 * 40 - 1) // SEQ
+    assert sets.notes == ()
+    line = sets.train.describe()
+    for words in ("train:", "set", "documents 0 to 15", "640 tokens", "79 samples of 8"):
+        assert words in line
+
+
+def test_one_book_is_all_training_data_and_says_so(tmp_path: Path) -> None:
+    sets = open_sets(data_path=write(tmp_path / "book", 1, 500), split="969, 30, 1")
+    assert sets.train.num_samples == 499 // SEQ
+    assert sets.valid is None
+    assert sets.test is None
+    assert [note.split(":")[0] for note in sets.notes] == ["valid", "test"]
+    with pytest.raises(DataError, match=r"valid: no samples; split '969, 30, 1' of 1 documents"):
+        sets.require("valid")
+    assert sets.require("train") is sets.train
+
+
+def test_too_little_training_data_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train: no samples.*5 tokens; one sample needs seq_length \+ 1 = 9"):
+        open_sets(data_path=write(tmp_path / "tiny", 1, 5))
+    with pytest.raises(DataError, match=r"train: split '0,1,1' gives it no documents"):
+        open_sets(data_path=write(tmp_path / "set", 20), split="0,1,1")
+
+
+def lists(tmp_path: Path, **given: Any) -> Datasets:
+    a, b = write(tmp_path / "a", 30), write(tmp_path / "b", 10, shift=3)
+    held_out = [write(tmp_path / "held_out", 5, shift=9)]
+    given = {"train_data_paths": [a, b], "valid_data_paths": held_out, "test_data_paths": held_out} | given
+    return open_sets(**given)
+
+
+def test_lists_with_weights(tmp_path: Path) -> None:
+    assert lists(tmp_path).train.source.blend.weights == (1, 1)
+    assert lists(tmp_path, train_data_weights=[0.3, 0.1]).train.source.blend.weights == (3, 1)
+    assert lists(tmp_path, weight_by_num_documents=True).train.source.blend.weights == (3, 1)
+    flat = lists(tmp_path, weight_by_num_documents=True, weighted_sampler_alpha=0.0)
+    assert flat.train.source.blend.weights == (1, 1)
+    assert "share 75.00%" in lists(tmp_path, train_data_weights=[3, 1]).train.describe()
+
+
+def test_validation_on_training_data_is_noted(tmp_path: Path) -> None:
+    assert lists(tmp_path).notes == ()
+    (note,) = lists(tmp_path, valid_data_paths=[str(tmp_path / "a")]).notes
+    assert note.startswith("valid:")
+    assert str(tmp_path / "a") in note
+
+
+def test_short_validation_lists_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="short"):
+        lists(tmp_path, valid_data_paths=[write(tmp_path / "short", 1, 4)])
+
+
+def test_label_files(tmp_path: Path) -> None:
+    text = write(tmp_path / "text", 4)
+    with IndexedDatasetWriter(tmp_path / "label", dtype="int32") as writer:
+        for _ in range(4):
+            writer.add_document([-100] * 20 + [3] * 20)
+    held_out = [write(tmp_path / "held_out", 5)]
+    sets = open_sets(
+        train_data_paths=[text],
+        train_label_data_paths=[str(tmp_path / "label")],
+        valid_data_paths=held_out,
+        test_data_paths=held_out,
+    )
+    batch = next(sets.train.batches(consumed_samples=0, micro_batch_size=sets.train.num_samples, dp_rank=0, dp_size=1))
+    assert 0 < batch.loss_mask.mean() < 1
+    assert batch.labels[batch.loss_mask == 1].unique().tolist() == [3]
+
+
+def test_loss_is_masked_after_end_of_document_on_request(tmp_path: Path) -> None:
+    prefix = write(tmp_path / "set", 20)
+    layout = {"consumed_samples": 0, "micro_batch_size": 60, "dp_rank": 0, "dp_size": 1}
+    assert next(open_sets(data_path=prefix).train.batches(**layout)).loss_mask.min() == 1
+    batch = next(open_sets(data_path=prefix, eod_mask_loss=True).train.batches(**layout))
+    assert (batch.loss_mask == 0).sum() == (batch.tokens == 0).sum() > 0
+    with pytest.raises(SettingsError, match="eod_mask_loss needs the tokenizer"):
+        datasets_from_args(settings(data_path=prefix, eod_mask_loss=True), 512)
+
+
+def test_fingerprint_changes_with_everything_that_changes_a_sample(tmp_path: Path) -> None:
+    prefix = write(tmp_path / "set", 20)
+    first = open_sets(data_path=prefix)
+    assert open_sets(data_path=prefix, mmap_warmup=True).train.fingerprint == first.train.fingerprint
+    others = [open_sets(data_path=prefix, **{key: value}) for key, value in (("seed", 2), ("split", "7,2,1"))]
+    others.append(open_sets(data_path=write(tmp_path / "other", 20, shift=1)))
+    others.append(open_sets(data_path=prefix, seq_length=7))
+    prints = {sets.train.fingerprint for sets in (first, *others)}
+    assert len(prints) == 5
+    (tmp_path / "moved").mkdir()
+    moved = write(tmp_path / "moved" / "elsewhere", 20)
+    assert open_sets(data_path=moved).train.fingerprint == first.train.fingerprint
+
+
+def test_no_data_at_all() -> None:
+    with pytest.raises(SettingsError, match="set data_path"):
+        open_sets()
