@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 
 from megatron.neox_arguments.derive import Derived
 from megatron.neox_arguments.fields.data import DataArgs, TokenizerArgs
@@ -18,7 +18,7 @@ from megatron.neox_arguments.fields.training import CheckpointArgs, OptimizerArg
 from megatron.neox_arguments.problems import Place
 from sepllm.config import SepConfig
 
-GROUPS = {
+GROUPS: dict[str, type[BaseModel]] = {
     "Model size": SizeArgs,
     "Layers": BlockArgs,
     "Positions": PositionArgs,

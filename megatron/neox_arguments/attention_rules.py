@@ -135,9 +135,14 @@ def attention_config_is_global(args: "NeoXArgs") -> Iterator[Complaint]:
         )
 
 
-def path_knows_softmax(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.attention_path in ("packed", "flex", "triton") and attention_softmax(args) != "softmax":
-        yield "attention_path", f"{args.attention_path} computes the plain softmax only. Use auto."
+def path_can_compute(args: "NeoXArgs") -> Iterator[Complaint]:
+    path = args.attention_path
+    if path in ("flex", "triton"):
+        yield "attention_path", f"{path} is not part of this version. Use auto, packed, masked or reference."
+    elif path in ("packed", "masked") and attention_softmax(args) != "softmax":
+        yield "attention_path", f"{path} computes the plain softmax only. Use auto."
+    elif path == "packed" and args.attention_dropout > 0:
+        yield "attention_path", f"packed cannot drop attention weights ({args.attention_dropout}). Use auto."
 
 
 def expand_attention_config(config: list[Any], num_layers: int) -> list[str]:
@@ -180,5 +185,5 @@ ATTENTION_RULES: list[Callable[["NeoXArgs"], Iterator[Complaint]]] = [
     recompiling_needs_the_kernel,
     padding_id_is_zero,
     attention_config_is_global,
-    path_knows_softmax,
+    path_can_compute,
 ]

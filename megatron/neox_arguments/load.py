@@ -1,5 +1,6 @@
 """From settings files to NeoXArgs: read, merge, check everything, derive. All errors are reported together."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,10 @@ def _checked(
     args, broken = _typed(values, entries, problems, report_missing=not unreadable)
     if args is not None and not unreadable:
         for key, message in check_rules(args, broken | null_keys, world_size):
-            problems.add(message if message.startswith(f"{key} ") else f"{key}: {message}", _place(entries, key))
+            problems.add(
+                message if message.startswith(f"{key} ") else f"{key}: {message}",
+                _place_of_complaint(entries, key, message),
+            )
     problems.stop_if_any()
     assert args is not None
     args._derived = derive(args, world_size)
@@ -72,7 +76,7 @@ def _known_values(entries: dict[str, Entry], problems: Problems) -> tuple[dict[s
                     f"{key}: {shown(entry.value)} is refused because {refusal.reason}. {refusal.instead}", entry.place
                 )
         elif key not in NeoXArgs.model_fields:
-            hint = did_you_mean(key, NeoXArgs.model_fields) or "docs/arguments.md lists every key."
+            hint = _nearest(key) or "docs/arguments.md lists every key."
             problems.add(f"unknown key {key!r}. {hint}", entry.place)
         elif entry.value is not None:
             values[key] = entry.value
@@ -100,6 +104,20 @@ def _typed(
     rest = {key: value for key, value in values.items() if key not in broken}
     required = {key: 1 for key, field in NeoXArgs.model_fields.items() if field.is_required()}
     return NeoXArgs.model_validate({**required, **rest}), broken
+
+
+def _nearest(key: str) -> str:
+    """The known keys nearest to a misspelt one; a difference in case counts as none."""
+    by_lower_case = {known.lower(): known for known in NeoXArgs.model_fields}
+    if key.lower() in by_lower_case:
+        return f"Did you mean {by_lower_case[key.lower()]!r}? Keys are case-sensitive."
+    return did_you_mean(key, NeoXArgs.model_fields)
+
+
+def _place_of_complaint(entries: dict[str, Entry], key: str, message: str) -> Place:
+    """Where the key was given; for a key left at its default, where the first key that the message names was given."""
+    named = [key, *re.findall(r"\w+", message)]
+    return next((entries[word].place for word in named if word in entries), Place(""))
 
 
 def _place(entries: dict[str, Entry], key: str, inner: str = "") -> Place:

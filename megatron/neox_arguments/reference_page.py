@@ -9,7 +9,7 @@ from megatron.neox_arguments.fields.blocks import Bf16Block, DataTypesBlock, Fp1
 from megatron.neox_arguments.refused import REFUSED
 from megatron.neox_arguments.words import expectation
 
-_BLOCKS = {
+_BLOCKS: dict[str, type[BaseModel]] = {
     "optimizer.params": OptimizerParams,
     "fp16": Fp16Block,
     "bf16": Bf16Block,

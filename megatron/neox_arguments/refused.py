@@ -6,18 +6,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Refused:
-    """`neutral`: values that ask for nothing (null always does)."""
+    """`neutral`: values that ask for nothing. Null always does; with {}, so does any block that is off or empty."""
 
     reason: str
     instead: str = "Remove the line."
     neutral: tuple[Any, ...] = (False,)
 
     def is_neutral(self, value: Any) -> bool:
+        if isinstance(value, dict) and {} in self.neutral:
+            return not value.get("enabled", any(value.values()))
         return value is None or any(type(value) is type(known) and value == known for known in self.neutral)
 
 
 def _off(reason: str, instead: str = "Remove the line.") -> Refused:
-    return Refused(reason, instead, neutral=(False, {}, {"enabled": False}))
+    return Refused(reason, instead, neutral=(False, {}))
 
 
 _LAUNCHER = "it is set by the launcher for each process"

@@ -26,7 +26,8 @@ def type_complaints(error: ValidationError, values: dict[str, Any]) -> list[Type
     found: dict[tuple[str, str], TypeComplaint] = {}
     for detail in error.errors(include_url=False, include_context=True):
         path = [str(part) for part in detail["loc"]]
-        key, model, inner = path[0], NeoXArgs, path[1:]
+        key, inner = path[0], path[1:]
+        model: type[BaseModel] = NeoXArgs
         field: FieldInfo | None = NeoXArgs.model_fields[key]
         walked: list[str] = []
         while inner and field is not None and (block := _block_of(field)):

@@ -63,6 +63,8 @@ def _plural(words: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as a message shows it, with its kind where the kind is the point."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

@@ -7,7 +7,7 @@ JSON written as YAML (quotes, trailing commas) is fine. Top-level keys are retur
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -56,7 +56,8 @@ def read_value(text: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """The safe loader with the scalars of YAML 1.2 (plus `_` inside numbers and on/off/yes/no as before)."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+_Loader.yaml_implicit_resolvers = {}
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

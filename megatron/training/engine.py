@@ -18,7 +18,8 @@ from megatron.optim.optimizer import build_optimizer
 def build_engine(args: NeoXArgs, module: StageModule) -> Any:
     """A DeepSpeed PipelineEngine that trains `module` with ZeRO-1 in the precision of the settings."""
     _check_device(args)
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    talkative = args.wall_clock_breakdown or args.dump_state or args.comms_logger is not None
+    logging.getLogger("DeepSpeed").setLevel(logging.INFO if talkative else logging.WARNING)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimizer prints memory use line by line
         engine, _, _, _ = deepspeed.initialize(

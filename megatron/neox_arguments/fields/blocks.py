@@ -25,7 +25,9 @@ class OptimizerBlock(Group):
     """`{type: Adam, params: {lr: 6e-4, betas: [0.9, 0.95], eps: 1e-8}}`."""
 
     type: str = Field("Adam", description="Adam or AdamW (both decay weights as AdamW does), or SGD.")
-    params: OptimizerParams = Field(OptimizerParams(), description="Its numbers.")
+    params: OptimizerParams = Field(
+        default_factory=lambda: OptimizerParams.model_validate({}), description="Its numbers."
+    )
 
 
 class Fp16Block(Group):

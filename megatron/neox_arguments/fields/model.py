@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from megatron.neox_arguments.fields.base import AnyCase, Count, Fraction, Group, Positive
+from megatron.neox_arguments.fields.base import AnyCase, Count, Dropout, Group, Positive
 
 Activation = Literal["gelu", "geglu", "relu", "softsign", "swish", "mish", "silu"]
 InitMethod = Literal[
@@ -62,8 +62,8 @@ class BlockArgs(Group):
     attention_config: list[Any] | None = Field(
         None, description="Kind of attention per layer; only [[[global], num_layers]]."
     )
-    hidden_dropout: Fraction = Field(0.0, description="Dropout on the residual branches.")
-    attention_dropout: Fraction = Field(0.0, description="Dropout on attention weights.")
+    hidden_dropout: Dropout = Field(0.0, description="Dropout on the residual branches.")
+    attention_dropout: Dropout = Field(0.0, description="Dropout on attention weights.")
 
 
 class PositionArgs(Group):

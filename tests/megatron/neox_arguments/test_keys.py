@@ -149,6 +149,16 @@ def test_the_default_of_gpt_neox_is_always_accepted(load, fact):
         load(**{fact["key"]: fact["default"]})
 
 
+def test_blocks_that_are_off_ask_for_nothing(load, complaint):
+    load(
+        flops_profiler={"enabled": False, "profile_step": 1},
+        activation_checkpointing={"partition_activations": False, "number_checkpoints": None},
+        sparsity_config={},
+    )
+    assert "flops_profiler" in complaint(flops_profiler={"enabled": True})
+    assert "activation_checkpointing" in complaint(activation_checkpointing={"partition_activations": True})
+
+
 @pytest.mark.parametrize("key", ALIASES)
 def test_aliases_lead_to_known_keys(key):
     assert ALIASES[key] in KEYS and key not in KEYS

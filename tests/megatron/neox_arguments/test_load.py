@@ -61,7 +61,7 @@ model.yml:8: seq_length: expected whole number, at least 1; got 2.5.
 run.yml:1: zero_optimization.stage: expected whole number, at least 0, at most 3; got 7.
 run.yml:2: deepscale: true is refused because it is DeepSpeed's first name; GPT-NeoX never read it. Remove the line.
 run.yml:3: gradient_clipping: expected number, at least 0; got -1.
-run.yml:4: hidden_dropout: expected number, at least 0, at most 1; got 1.5.
+run.yml:4: hidden_dropout: expected number, at least 0, less than 1; got 1.5.
 run.yml:5: max_position_embeddings is missing. Add max_position_embeddings: whole number, at least 1.
 run.yml:6: seed: null says nothing here. Remove the line for the default (1234).
 run.yml:7: eval_tasks: expected list of texts; got the text 'piqa'. Put it in brackets: [ ... ].
@@ -129,3 +129,13 @@ print(*sorted(set(name.split(".")[0] for name in sys.modules)))
     modules = set(done.stdout.split())
     assert {"megatron", "pydantic", "yaml"} <= modules
     assert not modules & {"torch", "deepspeed", "transformers", "numpy", "tokenizers", "matplotlib"}
+
+
+def test_a_rule_about_a_default_points_to_the_key_that_was_given(complaint):
+    assert complaint(USE_BiPE=True, BiPE_seps=[5]) == (
+        "test.yml:9: pos_emb: USE_BiPE works with rotary or alibi, not with learned."
+    )
+
+
+def test_a_difference_in_case_is_pointed_out(complaint):
+    assert "Did you mean 'USE_BiPE'? Keys are case-sensitive." in complaint(use_bipe=True)
