@@ -30,6 +30,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None
         "add_bos_token": False,
         "clean_up_tokenization_spaces": False,
         "padding_side": "left",
+        # transformers 4 would add token_type_ids, which generate() then refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     _write(folder / "tokenizer_config.json", settings)
     _write(folder / "special_tokens_map.json", special)
