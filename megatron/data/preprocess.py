@@ -20,7 +20,7 @@ from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.data.text_files import RawDocument, TextFiles
 from megatron.errors import DataError, PeerError
 
-CHUNK_BYTES, CHUNK_DOCUMENTS = 1 << 19, 512
+CHUNK_BYTES, CHUNK_DOCUMENTS = 1 << 17, 256
 LISTED_REJECTS = 10_000
 
 
@@ -98,7 +98,9 @@ def _encode_all(encoder: Encoder, chunks: Iterator[list[RawDocument]], workers: 
     if workers <= 1:
         yield from map(encoder.encode, chunks)
         return
-    # Forked workers share the loaded tokenizer's memory and start at once; where there is no fork they load their own.
+    # Forked workers inherit the loaded tokenizer and start at once; where there is no fork they load their own.
+    global _worker_encoder
+    _worker_encoder = encoder
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     waiting: deque[Future[Encoded]] = deque()
     pool = ProcessPoolExecutor(
@@ -115,6 +117,7 @@ def _encode_all(encoder: Encoder, chunks: Iterator[list[RawDocument]], workers: 
         raise PeerError("A worker process died, most likely for want of memory. Try fewer --workers.") from error
     finally:
         pool.shutdown(cancel_futures=True)
+        _worker_encoder = None
 
 
 _worker_encoder: Encoder | None = None
@@ -123,7 +126,8 @@ _worker_encoder: Encoder | None = None
 def _start_worker(settings: EncodeSettings) -> None:
     global _worker_encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
-    _worker_encoder = Encoder(settings)
+    if _worker_encoder is None:
+        _worker_encoder = Encoder(settings)
 
 
 def _encode_in_worker(chunk: list[RawDocument]) -> Encoded:
