@@ -1,4 +1,4 @@
-"""The command as a newcomer types it: from a plain clone, GPT-NeoX's flags, messages and exit codes."""
+"""tools/datasets/preprocess_data.py as a newcomer types it: from a plain clone, GPT-NeoX's flags, messages and exit codes."""
 
 import json
 import subprocess
