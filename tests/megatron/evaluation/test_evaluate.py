@@ -81,6 +81,18 @@ def test_the_untrained_model_and_the_results_file(
     assert json.loads(written[0].read_text())["results"] == lines
 
 
+@pytest.mark.slow
+def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my_model.yml").write_text(_args(checkpoint).texts[0][1])
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, str(root / "deepy.py"), "eval.py", "my_model.yml", "--", "--untrained"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    evaluate(_args(checkpoint), untrained=True)
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["loss"] for line in printed] == pytest.approx([line["loss"] for line in _lines(capsys)], rel=1e-5)
+
+
 def test_mistakes_are_named(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Nothing to evaluate"):
         evaluate(_args(checkpoint, data_path=None))

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,23 @@ def test_mistakes_are_named_before_a_model_is_loaded(checkpoint: Path, tmp_path:
         load_model(_args(checkpoint, tokenizer_type="CharLevelTokenizer", separator_token_ids=[1], separators=None))
     with pytest.raises(CheckpointError, match="tensors that this model does not have"):
         load_model(_args(checkpoint, num_layers=2))
+
+
+@pytest.mark.slow
+def test_the_command_starts_one_process_whatever_the_layout(checkpoint: Path, tmp_path: Path) -> None:
+    args = _args(checkpoint, model_parallel_size=2, maximum_tokens=5)
+    (tmp_path / "my_model.yml").write_text(args.texts[0][1])
+    (tmp_path / "prompts.txt").write_text("The value of\nIf an exception\n")
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, str(root / "deepy.py"), "generate.py", "my_model.yml"]
+    done = subprocess.run(
+        [*command, "-i", "prompts.txt", "-o", "samples.jsonl"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    sampler = _sampler(checkpoint, maximum_tokens=5)
+    assert [record["text"] for record in records] == [sampler.sample(record["context"])["text"] for record in records]
