@@ -1,6 +1,7 @@
 """The tokenizer of an exported folder: tokenizer.json and the two files that transformers reads beside it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import tokenizers
@@ -65,5 +66,5 @@ def _byte_character(byte: int) -> str:
     return chr(256 + [other for other in range(256) if other not in printable].index(byte))
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
+def _write(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

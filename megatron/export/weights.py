@@ -22,7 +22,8 @@ def write_weights(
     files = ["model.safetensors"]
     if len(plan) > 1:
         files = [f"model-{number:05d}-of-{len(plan):05d}.safetensors" for number in range(1, len(plan) + 1)]
-    where, total = {}, 0
+    where: dict[str, str] = {}
+    total = 0
     for file, names in zip(files, plan, strict=True):
         tensors = {exported_name(name): reader.weight(name).to(dtype).contiguous() for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})

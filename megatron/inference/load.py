@@ -77,7 +77,7 @@ def model_from_checkpoint(
         model = GPTModel(config)
     parameters = list(model.parameters())
     load_weights(reader, parameters, single_process())
-    check_complete(reader, {parameter.shard.name for parameter in parameters})
+    check_complete(reader, {name for name, _ in model.named_parameters()})
     return model.to(dtype).eval().requires_grad_(False)
 
 

@@ -34,6 +34,10 @@ def generate(args: NeoXArgs) -> None:
         if mode == "unconditional"
         else (sampler.sample(prompt) for prompt in prompts)
     )
+    if args.sample_output_file is None:
+        for record in records:
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+        return
     count = write_records(records, args.sample_output_file)
     print(f"Wrote {count} samples to {args.sample_output_file}", file=sys.stderr, flush=True)
 

@@ -103,7 +103,7 @@ class SepLLMGPTNeoXConfig(PretrainedConfig):
             {"mode": "full", "init_tokens": 0, "window": max_position_embeddings} if sepllm is None else sepllm
         )
         self.use_cache = use_cache
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        super().__init__(**{"tie_word_embeddings": tie_word_embeddings, **kwargs})
 
     def separator_rule(self) -> SeparatorRule:
         """The dictionary `sepllm`, checked. Raises ValueError naming what is unknown, missing or out of range."""

@@ -88,8 +88,8 @@ class SepLLMGPTNeoXPreTrainedModel(PreTrainedModel):
     config_class = SepLLMGPTNeoXConfig
     base_model_prefix = "gpt_neox"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Layer",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["Layer"]  # noqa: RUF012 (transformers' own form)
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (transformers' own form)
     _supports_sdpa = True  # the masks of the rule go to scaled_dot_product_attention; other kernels are refused
 
 
@@ -104,7 +104,7 @@ class SepLLMGPTNeoXModel(SepLLMGPTNeoXPreTrainedModel):
             )
         self.rule = config.separator_rule()
         self.rotary_dim = int(config.hidden_size // config.num_attention_heads * config.rotary_pct) // 2 * 2
-        self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_in: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.position_embedding == "learned":
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         elif config.position_embedding not in ("rotary", "none"):
@@ -208,7 +208,7 @@ class SepLLMGPTNeoXForCausalLM(SepLLMGPTNeoXPreTrainedModel, GenerationMixin):
     def __init__(self, config: SepLLMGPTNeoXConfig) -> None:
         super().__init__(config)
         self.gpt_neox = SepLLMGPTNeoXModel(config)
-        self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.embed_out: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -289,8 +289,8 @@ def _history(
     """
     batch, length = ids.shape
     known_ids, known_real = ids, torch.ones_like(ids, dtype=torch.bool)
+    layer: Any = cache.layers[index] if cache is not None and len(cache.layers) > index else None
     if past:
-        layer = cache.layers[index] if len(cache.layers) > index else None
         if layer is None or layer.get_seq_length() != past:
             raise ValueError("past_key_values was not filled by this model: it lacks the ids of its tokens.")
         known_ids = torch.cat((layer.keys[:, 0, :, 0].to(ids.device), ids), dim=1)
@@ -312,8 +312,8 @@ def _history(
     if cache is not None:
         while len(cache.layers) <= index:
             cache.layers.append(DynamicLayer())
-        flags = known_real[:, -length:]
-        cache.layers[index].update(ids[:, None, :, None], flags[:, None, :, None])
+        layer = cache.layers[index]
+        layer.update(ids[:, None, :, None], known_real[:, None, -length:, None])
     return known_ids, None if bool(known_real.all()) else known_real
 
 
