@@ -56,7 +56,7 @@ class _PackedAttention(torch.autograd.Function):
         for index in range(plan.batch):
             row = _Row(index, query, key, value, plan, scale, slopes, positions)
             for chunk in chunks[index]:
-                probs = row.probs(chunk)
+                probs = row.probs(chunk, row.scaled_queries(chunk), chunk.keys_of(row.key, row.far_key))
                 result = torch.bmm(probs, chunk.keys_of(row.value, row.far_value))
                 row.queries_of(out, chunk).copy_(row.split_groups(result))
         ctx.save_for_backward(query, key, value, out)
@@ -162,10 +162,9 @@ class _Row:
     def scaled_queries(self, chunk: _Chunk) -> Tensor:
         return self.join_groups(self.queries_of(self.all_queries, chunk).to(self.dtype) * self.scale)
 
-    def probs(self, chunk: _Chunk) -> Tensor:
-        """Attention weights [kv_heads, group x chunk, keys of this chunk]."""
-        keys = chunk.keys_of(self.key, self.far_key)
-        scores = torch.bmm(self.scaled_queries(chunk), keys.transpose(1, 2))
+    def probs(self, chunk: _Chunk, queries: Tensor, keys: Tensor) -> Tensor:
+        """Attention weights [kv_heads, group x chunk, keys of this chunk], from the chunk's scaled queries."""
+        scores = torch.bmm(queries, keys.transpose(1, 2))
         per_head = self.split_groups(scores)
         if self.slopes is not None and self.positions is not None:
             keys_at = self.positions[chunk.places(self.plan, self.index)]
@@ -188,14 +187,15 @@ def _row_backward(
     d_key, d_value = torch.zeros_like(row.key), torch.zeros_like(row.value)
     d_far_key, d_far_value = torch.zeros_like(row.far_key), torch.zeros_like(row.far_value)
     for chunk in chunks:
-        probs = row.probs(chunk)  # [kv_heads, group x chunk, keys]
+        queries, keys = row.scaled_queries(chunk), chunk.keys_of(row.key, row.far_key)
+        probs = row.probs(chunk, queries, keys)  # [kv_heads, group x chunk, keys]
         d_out = row.join_groups(row.queries_of(grad_out, chunk).to(row.dtype))
         mean = (d_out * row.join_groups(row.queries_of(out, chunk))).sum(dim=-1, keepdim=True)
         chunk.add_to(d_value, d_far_value, torch.bmm(probs.transpose(1, 2), d_out))
         d_scores = torch.bmm(d_out, chunk.keys_of(row.value, row.far_value).transpose(1, 2))
         d_scores.sub_(mean).mul_(probs)
-        chunk.add_to(d_key, d_far_key, torch.bmm(d_scores.transpose(1, 2), row.scaled_queries(chunk)))
-        d_query = torch.bmm(d_scores, chunk.keys_of(row.key, row.far_key)).mul_(row.scale)
+        chunk.add_to(d_key, d_far_key, torch.bmm(d_scores.transpose(1, 2), queries))
+        d_query = torch.bmm(d_scores, keys).mul_(row.scale)
         row.queries_of(grad_query, chunk).copy_(row.split_groups(d_query))
     # Each marked position occurs once, so this is an assignment and needs no atomic addition.
     d_key[:, row.marked_at] += d_far_key
