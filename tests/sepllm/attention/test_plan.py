@@ -34,7 +34,7 @@ def test_packed_positions_are_the_marked_tokens_in_order() -> None:
     plan = build_plan(sep(init_tokens=0), torch.tensor([[9, 1, 9, 2, 9, 9, 9, 9], [9] * 8]))
     assert plan.packed_positions.tolist() == [[1, 3, 8, 8, 8, 8, 8, 8], [8] * 8]
     assert plan.packed_counts.tolist() == [2, 0]
-    padded = build_plan(sep(init_tokens=1), torch.tensor([[1, 1, 9, 1, 9]]), first_real=torch.tensor([2]))
+    padded = build_plan(sep(init_tokens=1, window=2), torch.tensor([[1, 1, 9, 1, 9]]), first_real=torch.tensor([2]))
     assert padded.packed_positions.tolist() == [[2, 3, 5, 5, 5]]
 
 
