@@ -159,6 +159,11 @@ class _Row:
         """The reverse of join_groups."""
         return part.view(self.all_queries.shape[1], -1, part.shape[-1])
 
+    def sums_for(self, grad: Tensor) -> Tensor:
+        """Zeros to add this row's gradients up in: the row of `grad` itself where its type is fine enough."""
+        row = grad[self.index]
+        return row.zero_() if grad.dtype == self.dtype else torch.zeros_like(row, dtype=self.dtype)
+
     def scaled_queries(self, chunk: _Chunk) -> Tensor:
         return self.join_groups(self.queries_of(self.all_queries, chunk).to(self.dtype) * self.scale)
 
@@ -184,7 +189,7 @@ def _row_backward(
     grad_value: Tensor,
 ) -> None:
     """Writes the gradients of one row into grad_query, grad_key, grad_value."""
-    d_key, d_value = torch.zeros_like(row.key), torch.zeros_like(row.value)
+    d_key, d_value = row.sums_for(grad_key), row.sums_for(grad_value)
     d_far_key, d_far_value = torch.zeros_like(row.far_key), torch.zeros_like(row.far_value)
     for chunk in chunks:
         queries, keys = row.scaled_queries(chunk), chunk.keys_of(row.key, row.far_key)
@@ -200,8 +205,9 @@ def _row_backward(
     # Each marked position occurs once, so this is an assignment and needs no atomic addition.
     d_key[:, row.marked_at] += d_far_key
     d_value[:, row.marked_at] += d_far_value
-    grad_key[row.index].copy_(d_key)
-    grad_value[row.index].copy_(d_value)
+    if grad_key.dtype != row.dtype:
+        grad_key[row.index].copy_(d_key)
+        grad_value[row.index].copy_(d_value)
 
 
 def _chunks(plan: Plan, queries: int) -> list[list[_Chunk]]:
