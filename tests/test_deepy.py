@@ -25,6 +25,7 @@ SETTINGS = {
     "optimizer": {"type": "Adam", "params": {"lr": 0.001}},
     "separator_token_ids": [1, 2],
     "data_path": "somewhere",
+    "tokenizer_type": "CharLevelTokenizer",
 }
 SCRIPT = """
 import json, os, signal, sys, time
@@ -211,6 +212,13 @@ def test_sigterm_to_deepy_saves_and_gives_75(environment: dict[str, str], settin
     _, words = process.communicate(timeout=20)
     assert process.returncode == 75, words
     assert "SIGTERM passed on" in words and "saved at step 7" in words
+
+
+@pytest.mark.multiprocess
+def test_lines_of_ranks_do_not_mix(environment: dict[str, str], settings: Path) -> None:
+    lines = [["print", "x" * 40]] * 200
+    result = probe(environment, settings.parent, {"0": lines, "1": lines})
+    assert set(result.stdout.splitlines()) == {"x" * 40}
 
 
 def test_a_port_in_use(environment: dict[str, str], settings: Path) -> None:

@@ -66,7 +66,8 @@ def parse_command(argv: Sequence[str]) -> DeepyCommand:
         )
     if not given.files:
         raise SettingsError(
-            f"No settings file given. For example: python deepy.py {given.script} configs/models/160m.yml configs/data/example.yml"
+            f"No settings file given. For example: python deepy.py {given.script} "
+            "configs/models/160m.yml configs/data/example.yml"
         )
     return DeepyCommand(
         script=given.script,

@@ -47,6 +47,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 def run(main: Callable[[], int | None]) -> int:
     """Run main() and return the exit code; messages have been printed or handed to the launcher."""
     dump_stacks_on_request()
+    write_whole_lines()
     try:
         return main() or 0
     except KeyboardInterrupt:
@@ -68,6 +69,13 @@ def dump_stacks_on_request() -> None:
     if hasattr(signal, "SIGUSR2"):
         with contextlib.suppress(ValueError, AttributeError, OSError):
             faulthandler.register(signal.SIGUSR2, all_threads=True)
+
+
+def write_whole_lines() -> None:
+    """Python -u writes a line and its end in two pieces, so those of two ranks mix; line buffering keeps them whole."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # a replaced stream
 
 
 def _report(error: Exception) -> int:

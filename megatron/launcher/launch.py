@@ -19,6 +19,7 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.cli import encode_blob
 from megatron.neox_arguments.load import load_arguments
 from megatron.neox_arguments.problems import Problems
+from megatron.neox_arguments.purpose import check_for_training
 from megatron.neox_arguments.show import describe
 from megatron.neox_arguments.sources import merge, read_files
 from sepllm.errors import did_you_mean
@@ -95,6 +96,8 @@ def _settings_and_hosts(command: DeepyCommand, away_from_cluster: bool = False) 
     except SettingsError as unusable:
         raise SettingsError("\n".join([str(unusable), *_settings_faults(files, command.overrides)])) from None
     args = load_arguments(files, list(command.overrides), world_size=hosts.world_size if hosts else None)
+    if Path(command.script).name == "train.py":
+        check_for_training(args)
     return args, hosts or Hosts({LOCALHOST: tuple(range(args.derived.world_size))})
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +19,17 @@ pytestmark = pytest.mark.multiprocess
 QUICK = Patience(after_failure=0.3, after_stop=5.0, for_stacks=0.2)
 WAIT_FOR_EVER = "import time; time.sleep(60)"
 
-# A rank as the trainer writes it: says that it is ready, stops at the next step when asked, reports 75.
+# A rank as the trainer writes it: says that it is ready, stops at the next step when asked, reports 75. The second one
+# takes longer to save than ranks get after a failure.
 TRAINER = """
 import os, signal, sys, time
 stop = []
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
     signal.signal(number, lambda *_: stop.append(1))
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 while not stop:
     time.sleep(0.01)
-time.sleep(0.2)
+time.sleep(0.1 + 0.5 * int(os.environ["RANK"]))
 open(f"saved-{os.environ['RANK']}", "w").close()
 sys.exit(75)
 """
@@ -51,7 +53,7 @@ def run(*programs: str, patience: Patience = QUICK) -> Outcome:
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator:
     """Starts a launcher in tmp_path; whatever is left at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
 
     def start(*programs: str) -> "subprocess.Popen[str]":
         root = Path(__file__).resolve().parents[3]
@@ -59,16 +61,21 @@ def launcher(tmp_path: Path) -> Iterator:
             [sys.executable, "-c", LAUNCHER, *programs],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(root)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        started.append(process)
+        # A test that waits for a line in vain gets the end of the output instead.
+        timer = threading.Timer(30, process.kill)
+        timer.start()
+        started.append((process, timer))
         return process
 
     yield start
-    for process in started:
+    for process, timer in started:
+        timer.cancel()
         if process.poll() is None:
             process.kill()
         process.communicate()
@@ -88,10 +95,12 @@ def test_environment_and_output_pass_through_unchanged(capfd: pytest.CaptureFixt
     assert captured.err == "äöü $(x)\n"
 
 
-def test_only_rank_0_reads_standard_input() -> None:
-    read = "import sys; sys.exit(3 if sys.stdin.read() == '' else 0)"
-    outcome = run("pass", read)
-    assert {one.rank: one.code for one in outcome.exits}[1] == 3
+def test_only_rank_0_reads_standard_input(launcher) -> None:
+    late = "import sys, time; time.sleep(0.3); print(sys.stdin.read())"
+    early = "import sys; sys.exit(3 if sys.stdin.read() else 0)"
+    process = launcher(late, early)
+    output, _ = process.communicate("a prompt", timeout=10)
+    assert process.returncode == 0 and "a prompt" in output
 
 
 def test_a_failing_rank_ends_the_others_and_names_the_run() -> None:
@@ -163,7 +172,7 @@ def test_two_stops_in_a_row_still_save(launcher, tmp_path: Path) -> None:
 
 
 def test_three_interrupts_end_ranks_that_do_not_listen(launcher) -> None:
-    deaf = "import signal, time; signal.signal(2, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    deaf = "import os, signal, time; signal.signal(2, signal.SIG_IGN); os.write(1, b'ready\\n'); time.sleep(60)"
     process = launcher(deaf)
     wait_for_lines(process, "ready", 1)
     start = time.monotonic()
@@ -176,7 +185,7 @@ def test_three_interrupts_end_ranks_that_do_not_listen(launcher) -> None:
 
 
 def test_a_rank_without_a_handler_gives_the_shells_code(launcher) -> None:
-    process = launcher("import time; print('ready', flush=True); time.sleep(60)")
+    process = launcher("import os, time; os.write(1, b'ready\\n'); time.sleep(60)")
     wait_for_lines(process, "ready", 1)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
