@@ -27,6 +27,7 @@ def write_weights(
     for file, names in zip(files, plan, strict=True):
         tensors = {exported_name(name): reader.weight(name).to(dtype).contiguous() for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors writes files that only their owner can read
         where |= dict.fromkeys(tensors, file)
         total += sum(tensor.numel() * size for tensor in tensors.values())
     if len(files) == 1:

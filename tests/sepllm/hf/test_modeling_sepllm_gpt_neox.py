@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from tests.sepllm.hf.tiny_model import RULES, oracle_logits, tiny_config, tiny_model, tokens
+from tests.sepllm.hf.tiny_model import RULES, SEPARATORS, oracle_logits, tiny_config, tiny_model, tokens
 
 
 @pytest.mark.parametrize("mode", list(RULES))
@@ -89,6 +89,18 @@ def test_right_padding_is_harmless(with_mask: bool) -> None:
     logits = model(padded, attention_mask=mask).logits
     assert torch.isfinite(logits).all()
     assert torch.allclose(logits[:, :17], model(row).logits, atol=1e-5)
+
+
+def test_what_the_mask_hides_inside_a_row_is_never_seen() -> None:
+    """As when a shorter row of a batch goes on after its padding: even separators there are invisible."""
+    model, ids = tiny_model(), tokens(1, 20)
+    mask = torch.ones_like(ids)
+    mask[0, 8:11] = 0
+    logits = []
+    for filling in (0, SEPARATORS[0]):
+        ids[0, 8:11] = filling
+        logits.append(model(ids, attention_mask=mask).logits[mask.bool()])
+    assert torch.equal(*logits)
 
 
 def test_a_pad_id_inside_the_text_is_an_ordinary_token() -> None:
