@@ -1,5 +1,7 @@
 """How close a path must come to the oracle: exact in float64, no worse than twice plain PyTorch below it."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -37,7 +39,7 @@ def assert_no_worse_than_torch(path: str, dtype: torch.dtype) -> None:
         assert mine_off <= 2 * theirs_off, f"{what} is off by {mine_off:.2e}, PyTorch by {theirs_off:.2e}"
 
 
-def _with_gradients(function, inputs, grad: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
+def _with_gradients(function: Callable[..., Tensor], inputs: Iterable[Tensor], grad: Tensor) -> list[Tensor]:
     leaves = [t.clone().requires_grad_() for t in inputs]
     out = function(*leaves)
     return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
