@@ -39,7 +39,8 @@ def test_rule_step_by_step(weights: list[int], start: int) -> None:
 def test_far_positions_keep_the_shares(weights: list[int], position: int) -> None:
     sets, places = Blend(weights).locate(np.array([position]))
     share = Fraction(weights[sets[0]], sum(weights))
-    assert abs(int(places[0]) - share * position) <= 1
+    # No set is ever a whole sample ahead, and what the others are ahead is all that one can lag behind.
+    assert -len(weights) < int(places[0]) - share * position <= 1
 
 
 @pytest.mark.parametrize(
