@@ -41,6 +41,9 @@ def main():
         kind, value = step
         if kind == "print":
             print(value, flush=True)
+        elif kind == "print many":
+            for _ in range(value):
+                print("x" * 40)
         elif kind == "environment":
             print(json.dumps({name: os.environ.get(name) for name in value}), flush=True)
         elif kind == "settings":
@@ -216,9 +219,10 @@ def test_sigterm_to_deepy_saves_and_gives_75(environment: dict[str, str], settin
 
 @pytest.mark.multiprocess
 def test_lines_of_ranks_do_not_mix(environment: dict[str, str], settings: Path) -> None:
-    lines = [["print", "x" * 40]] * 200
-    result = probe(environment, settings.parent, {"0": lines, "1": lines})
-    assert set(result.stdout.splitlines()) == {"x" * 40}
+    many = [["print many", 3000]]
+    result = probe(environment, settings.parent, {"0": many, "1": many})
+    lines = result.stdout.splitlines()
+    assert len(lines) == 6000 and set(lines) == {"x" * 40}
 
 
 def test_a_port_in_use(environment: dict[str, str], settings: Path) -> None:
