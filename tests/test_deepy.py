@@ -41,9 +41,6 @@ def main():
         kind, value = step
         if kind == "print":
             print(value, flush=True)
-        elif kind == "print many":
-            for _ in range(value):
-                print("x" * 40)
         elif kind == "environment":
             print(json.dumps({name: os.environ.get(name) for name in value}), flush=True)
         elif kind == "settings":
@@ -215,14 +212,6 @@ def test_sigterm_to_deepy_saves_and_gives_75(environment: dict[str, str], settin
     _, words = process.communicate(timeout=20)
     assert process.returncode == 75, words
     assert "SIGTERM passed on" in words and "saved at step 7" in words
-
-
-@pytest.mark.multiprocess
-def test_lines_of_ranks_do_not_mix(environment: dict[str, str], settings: Path) -> None:
-    many = [["print many", 3000]]
-    result = probe(environment, settings.parent, {"0": many, "1": many})
-    lines = result.stdout.splitlines()
-    assert len(lines) == 6000 and set(lines) == {"x" * 40}
 
 
 def test_a_port_in_use(environment: dict[str, str], settings: Path) -> None:

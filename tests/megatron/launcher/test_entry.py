@@ -1,6 +1,8 @@
 """Errors at the door of a script: message, rank, exit code."""
 
 import json
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -106,6 +108,16 @@ def test_under_the_launcher_the_message_goes_to_its_folder(
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "gone"))
     assert run(raising(DataError("x.bin is short"))) == 3
     assert "x.bin is short" in capsys.readouterr().err
+
+
+def test_a_line_is_one_write_so_that_lines_of_ranks_do_not_mix() -> None:
+    """A datagram socket keeps every write apart; two processes with -u would mix the pieces of their lines."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    program = "from megatron.launcher.entry import run; run(lambda: print('two', 'words'))"
+    with ours, theirs:
+        subprocess.run([sys.executable, "-u", "-c", program], stdout=theirs.fileno(), check=True)
+        ours.settimeout(5)
+        assert ours.recv(1000) == b"two words\n"
 
 
 def test_results_and_exits(capsys: pytest.CaptureFixture[str]) -> None:
