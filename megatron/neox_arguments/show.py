@@ -93,7 +93,8 @@ def _text(value: Any) -> str:
         value = sorted(value) if isinstance(value, frozenset | set) else list(value)
     if isinstance(value, dict):
         value = {key: list(item) if isinstance(item, tuple) else item for key, item in value.items()}
-    if isinstance(value, str) and not value.isprintable():
-        return json.dumps(value)
+    texts = value if isinstance(value, list) else [value]
+    if any(isinstance(text, str) and not text.isprintable() for text in texts):
+        return json.dumps(value, ensure_ascii=False)
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()
     return text.removesuffix("...").strip()

@@ -17,7 +17,9 @@ def test_values_come_with_their_place(load):
 
 
 def test_every_line_stands_alone(load):
-    assert line_of(describe(load()), "prompt_end") == 'prompt_end "\\n" default'
+    text = describe(load(separator_token_ids=..., separators=".\n"))
+    assert line_of(text, "prompt_end") == 'prompt_end "\\n" default'
+    assert '[".", "\\n"]' in text
 
 
 def test_the_layout_table(load):
