@@ -31,8 +31,9 @@ def main() -> None:
     print(f"{report['checkpoint']} -> {flags.output_dir} ({report['precision']}, {report['seconds']} s)")
     if proof := report["verification"]:
         print(
-            f"same model: logits differ by {proof['max_logit_difference']:.2g} at most (allowed {proof['tolerance']:g}), "
-            f"{proof['greedy_tokens_compared']} greedy tokens equal, texts of {list(proof['lengths'])} tokens"
+            f"same model: logits differ by {proof['max_logit_difference']:.2g} at most "
+            f"(allowed {proof['tolerance']:g}), {proof['greedy_tokens_compared']} greedy tokens equal, "
+            f"texts of {list(proof['lengths'])} tokens"
         )
 
 
