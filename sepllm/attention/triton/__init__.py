@@ -1,0 +1,1 @@
+"""The triton path: own GPU kernels over gathered marked keys and nearby keys, in one softmax."""

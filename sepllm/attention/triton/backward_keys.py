@@ -1,0 +1,215 @@
+"""The kernel for the gradients of keys and values: a tile of keys against all queries that see it.
+
+Launched twice: over all keys for the queries nearby, then over the marked keys for the queries far away, which
+adds to what the first launch wrote. Each key belongs to one program of a launch, so nothing is atomic.
+"""
+
+import triton
+import triton.language as tl
+
+from sepllm.attention.triton.pieces import hide, load_rows, store_rows
+
+
+@triton.jit
+def backward_keys_kernel(
+    query,
+    key,
+    value,
+    lse,
+    delta,
+    grad_out,
+    grad_key,
+    grad_value,
+    slopes,
+    places,
+    packed,
+    near_end,
+    far_end,
+    query_stride_b,
+    query_stride_h,
+    query_stride_s,
+    key_stride_b,
+    key_stride_h,
+    key_stride_s,
+    value_stride_b,
+    value_stride_h,
+    value_stride_s,
+    grad_out_stride_b,
+    grad_out_stride_h,
+    grad_out_stride_s,
+    grad_key_stride_b,
+    grad_key_stride_h,
+    grad_key_stride_s,
+    grad_value_stride_b,
+    grad_value_stride_h,
+    grad_value_stride_s,
+    places_stride_b,
+    scale,
+    true_scale,
+    kv_heads,
+    group,
+    seq,
+    queries,
+    window,
+    DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    FAR: tl.constexpr,
+    HAS_ENDS: tl.constexpr,
+    ALIBI: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Grid (tiles of keys, batch x kv_heads). scale and slopes contain log2(e), true_scale does not."""
+    batch = (tl.program_id(1) // kv_heads).to(tl.int64)
+    kv_head = tl.program_id(1) % kv_heads
+    key += batch * key_stride_b + kv_head.to(tl.int64) * key_stride_h
+    value += batch * value_stride_b + kv_head.to(tl.int64) * value_stride_h
+    grad_key += batch * grad_key_stride_b + kv_head.to(tl.int64) * grad_key_stride_h
+    grad_value += batch * grad_value_stride_b + kv_head.to(tl.int64) * grad_value_stride_h
+    packed += batch * seq
+    places += batch * places_stride_b
+
+    offset = seq - queries
+    first = tl.program_id(0) * BLOCK_K
+    index = first + tl.arange(0, BLOCK_K)
+    # Keys of this tile, and which queries see each one: from `begin` to before `end`.
+    if FAR:
+        keys = tl.load(packed + index, mask=index < seq, other=seq)
+        begin = keys + window
+        end = tl.full([BLOCK_K], 0, tl.int32) + seq
+        if HAS_ENDS:
+            end = tl.load(far_end + batch * seq + index, mask=index < seq, other=0)
+    else:
+        keys = index
+        begin = keys
+        end = keys + window
+        if HAS_ENDS:
+            end = tl.minimum(end, tl.load(near_end + batch * seq + index, mask=index < seq, other=0))
+    valid = keys < seq
+    row_from = tl.maximum(tl.min(begin, 0) - offset, 0)
+    row_to = tl.minimum(tl.max(tl.where(valid, end, 0), 0), seq) - offset
+    staircase = row_to
+    if FAR:
+        # From the first row that is beyond the window of the last key, only ends can hide anything.
+        steps = tl.maximum(tl.max(tl.where(valid, begin, 0), 0) - offset - row_from + BLOCK_Q - 1, 0) // BLOCK_Q
+        staircase = tl.minimum(row_from + steps * BLOCK_Q, row_to)
+
+    # A launch over marked keys must be long enough for the fullest row: most programs have nothing to do.
+    if (row_from < row_to) | (not FAR):
+        k = load_rows(key, keys, key_stride_s, valid, DIM, BLOCK_D, False)
+        v = load_rows(value, keys, value_stride_s, valid, DIM, BLOCK_D, False)
+        key_place = tl.zeros([BLOCK_K], tl.float32)
+        if ALIBI:
+            key_place = tl.load(places + keys, mask=valid, other=0.0)
+        d_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+        d_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+        for member in range(0, group):
+            head = kv_head * group + member
+            line = (batch * kv_heads * group + head) * queries
+            head_query = query + batch * query_stride_b + head.to(tl.int64) * query_stride_h
+            head_grad = grad_out + batch * grad_out_stride_b + head.to(tl.int64) * grad_out_stride_h
+            slope = 0.0
+            if ALIBI:
+                slope = tl.load(slopes + head)
+            for row in range(row_from, staircase, BLOCK_Q):
+                rows = row + tl.arange(0, BLOCK_Q)
+                at = rows + offset
+                visible = (at[None, :] >= begin[:, None]) & (at[None, :] < end[:, None])
+                d_key, d_value = _add_tile(
+                    head_query,
+                    query_stride_s,
+                    head_grad,
+                    grad_out_stride_s,
+                    lse + line,
+                    delta + line,
+                    rows,
+                    queries,
+                    places + offset,
+                    k,
+                    v,
+                    key_place,
+                    visible,
+                    slope,
+                    scale,
+                    d_key,
+                    d_value,
+                    DIM,
+                    BLOCK_D,
+                    True,
+                    ALIBI,
+                    PRECISION,
+                )
+            if FAR:
+                for row in range(staircase, row_to, BLOCK_Q):
+                    rows = row + tl.arange(0, BLOCK_Q)
+                    d_key, d_value = _add_tile(
+                        head_query,
+                        query_stride_s,
+                        head_grad,
+                        grad_out_stride_s,
+                        lse + line,
+                        delta + line,
+                        rows,
+                        queries,
+                        places + offset,
+                        k,
+                        v,
+                        key_place,
+                        (rows + offset)[None, :] < end[:, None],
+                        slope,
+                        scale,
+                        d_key,
+                        d_value,
+                        DIM,
+                        BLOCK_D,
+                        HAS_ENDS,
+                        ALIBI,
+                        PRECISION,
+                    )
+        store_rows(grad_key, keys, grad_key_stride_s, valid, d_key * true_scale, DIM, BLOCK_D, FAR)
+        store_rows(grad_value, keys, grad_value_stride_s, valid, d_value, DIM, BLOCK_D, FAR)
+
+
+@triton.jit
+def _add_tile(
+    query,
+    query_stride_s,
+    grad_out,
+    grad_out_stride_s,
+    lse,
+    delta,
+    rows,
+    queries,
+    places,
+    k,
+    v,
+    key_place,
+    visible,
+    slope,
+    scale,
+    d_key,
+    d_value,
+    DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASKED: tl.constexpr,
+    ALIBI: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One more tile of queries into the gradients of a tile of keys. Everything is [keys, queries]."""
+    valid = rows < queries
+    q = load_rows(query, rows, query_stride_s, valid, DIM, BLOCK_D, False)
+    norm = tl.load(lse + rows, mask=valid, other=1.0e30)  # so that rows past the end have probability 0
+    scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
+    if ALIBI:
+        place = tl.load(places + rows, mask=valid, other=0.0)
+        scores += slope * (key_place[:, None] - place[None, :])
+    if MASKED:
+        scores = hide(scores, visible)
+    probs = tl.exp2(scores - norm[None, :])
+    d_out = load_rows(grad_out, rows, grad_out_stride_s, valid, DIM, BLOCK_D, False)
+    d_value = tl.dot(probs.to(d_out.dtype), d_out, d_value, input_precision=PRECISION)
+    mean = tl.load(delta + rows, mask=valid, other=0.0)
+    d_scores = probs * (tl.dot(v, tl.trans(d_out), input_precision=PRECISION) - mean[None, :])
+    d_key = tl.dot(d_scores.to(q.dtype), q, d_key, input_precision=PRECISION)
+    return d_key, d_value
