@@ -47,7 +47,9 @@ def test_a_lost_artefact_is_made_again(tmp_path: Path) -> None:
 
 
 def test_failure_carries_the_exit_code_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = Step("broken", "Broken", "python -c \"print('why'); raise SystemExit(4)\"", reads=[], makes=[], loud=False)
+    broken = Step(
+        "broken", "Broken", "python -c \"print('why'); raise SystemExit(4)\"", reads=[], makes=[], shows="never"
+    )
     with pytest.raises(StepFailed) as caught:
         run_all(tmp_path, [count_step(tmp_path, "a"), broken])
     assert caught.value.code == 4

@@ -18,7 +18,7 @@ CORPUS, DATA, CHECKPOINTS, MODEL = OUT / "corpus", OUT / "data", OUT / "checkpoi
 TOKENIZER, TASKS, SCORES, SAMPLES = OUT / "tokenizer.json", OUT / "tasks", OUT / "scores", OUT / "samples.jsonl"
 EVENTS = CHECKPOINTS / "events.jsonl"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-TRAIN_ITERS = 200
+TRAIN_ITERS = 500
 
 
 def steps(train_iters: int, questions: int) -> list[Step]:
@@ -64,7 +64,7 @@ def steps(train_iters: int, questions: int) -> list[Step]:
                 f"Validation loss of the {which} model on the held-out text",
                 f"python eval.py {SETTINGS}{length} {how}",
                 reads=[SETTINGS],
-                makes=[OUT / "steps"],
+                makes=[OUT / "logs" / f"evaluate-{which}.log"],
             )
             for which, how in (("untrained", "--untrained"), ("trained", f"--set load={CHECKPOINTS}"))
         ),
@@ -94,14 +94,15 @@ def steps(train_iters: int, questions: int) -> list[Step]:
             reads=[TASKS / "quickstart_choice.jsonl"],
             makes=[SCORES],
             clears=[SCORES],
-            loud=False,
+            shows=r"^\|",
             environment=OFFLINE,
         ),
         Step(
             "generate",
             "Generation from prompts",
             f"python generate.py {SETTINGS}{length} --set load={CHECKPOINTS} --set text_gen_type=input-file "
-            f"--set sample_input_file={HERE}/prompts.txt --set sample_output_file={SAMPLES} --set maximum_tokens=40",
+            f"--set sample_input_file={HERE}/prompts.txt --set sample_output_file={SAMPLES} "
+            "--set maximum_tokens=40 --set temperature=0.7 --set top_k=40",
             reads=[HERE / "prompts.txt", SETTINGS],
             makes=[SAMPLES],
         ),
@@ -111,6 +112,7 @@ def steps(train_iters: int, questions: int) -> list[Step]:
             "python -m training_examples.quickstart.closing",
             reads=[HERE / "closing.py"],
             makes=[OUT / "loss.png"],
+            prefix="  ",
         ),
     ]
 

@@ -46,8 +46,8 @@ def training_figures(out: Path) -> dict[str, Any]:
 def validation_loss(out: Path, which: str) -> float:
     """What eval.py printed for the `untrained` or the `trained` model, nats per token."""
     log = (out / "logs" / f"evaluate-{which}.log").read_text("utf-8")
-    found = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    return float(found[-1]["validation"]["loss"])
+    results = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return next(float(result["loss"]) for result in results if result["set"] == "validation")
 
 
 def scores(out: Path) -> dict[str, float]:
@@ -74,12 +74,12 @@ def table(out: Path) -> str:
     before, after = validation_loss(out, "untrained"), validation_loss(out, "trained")
     lines = ["", "What was made                                 where"]
     lines += [f"  {what:<12} {size:<30} {path}" for what, size, path in made(out)]
-    lines += ["", "Held-out text                    untrained   trained"]
-    lines += [f"  loss, nats per token           {before:9.4f} {after:9.4f}"]
-    lines += [f"  perplexity                     {math.exp(before):9.1f} {math.exp(after):9.1f}"]
-    lines += [f"  right one of four (lm_eval)    {'25 %':>9} {100 * score['choice']:7.0f} %"]
-    lines += [f"  next word right (lm_eval)      {'-':>9} {100 * score['next_word']:7.0f} %"]
-    lines += [f"  word perplexity (lm_eval)      {'-':>9} {score['word_perplexity']:9.0f}"]
+    lines += ["", "On held-out text                   untrained    trained"]
+    lines += [f"  loss, nats per token            {before:10.4f} {after:10.4f}"]
+    lines += [f"  perplexity                      {math.exp(before):10.1f} {math.exp(after):10.1f}"]
+    lines += [f"  lm_eval: right one of four      {'chance 25 %':>11} {100 * score['choice']:7.0f} %"]
+    lines += [f"  lm_eval: next word right        {'-':>10} {100 * score['next_word']:8.0f} %"]
+    lines += [f"  lm_eval: word perplexity        {'-':>10} {score['word_perplexity']:10.0f}"]
     lines += ["", "Training"]
     lines += [f"  {figures['steps']} steps, {figures['tokens']:,} tokens, {figures['tokens_per_second']:,.0f} tokens/s"]
     lines += [f"  attention computed {100 * figures['kept_ratio']:.1f} % of the causal pairs"]

@@ -6,6 +6,7 @@ What a step is known by: its command, the contents of the files it reads, and th
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STOPPED_AFTER_SAVE = 75
 SMALL_FILE = 1 << 16
@@ -25,7 +27,7 @@ class Step:
 
     command: as typed in a shell (with `python` and `lm_eval` of the virtual environment).  reads, makes: files and
     folders.  clears: what an unfinished earlier try may have left.  expect: the exit code of success.
-    loud: show the command's output as it comes (it always goes to the log as well).
+    shows: lines of its output that match this pattern are shown as they come, after `prefix`; the log gets all lines.
     """
 
     name: str
@@ -35,7 +37,8 @@ class Step:
     makes: Sequence[Path]
     clears: Sequence[Path] = ()
     expect: int = 0
-    loud: bool = True
+    shows: str = ""
+    prefix: str = "  | "
     environment: dict[str, str] | None = None
 
 
@@ -110,8 +113,8 @@ class StepRunner:
             try:
                 for line in process.stdout:
                     copy.write(line)
-                    if step.loud:
-                        print(f"  | {line}", end="", flush=True)
+                    if re.search(step.shows, line):
+                        print(f"{step.prefix}{line}", end="", flush=True)
             except KeyboardInterrupt:
                 process.wait()  # the terminal sent it the same signal; let it save and leave
                 raise
@@ -119,7 +122,8 @@ class StepRunner:
 
     def _advice(self, step: Step, code: int) -> str:
         log = self.log_of(step)
-        tail = "" if step.loud else "".join(f"  | {line}\n" for line in log.read_text("utf-8").splitlines()[-15:])
+        hidden = log.read_text("utf-8").splitlines()[-15:] if step.shows else []
+        tail = "".join(f"  | {line}\n" for line in hidden)
         wanted = f" (expected {step.expect})" if step.expect else ""
         return (
             f"{tail}\nStep {self.number}, {step.title!r}, ended with exit code {code}{wanted}.\n"
@@ -140,7 +144,7 @@ def _known_by(step: Step) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(record: Path) -> dict[str, object]:
+def _read(record: Path) -> dict[str, Any]:
     try:
         content = json.loads(record.read_text("utf-8"))
     except (OSError, ValueError):
