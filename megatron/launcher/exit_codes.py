@@ -61,8 +61,8 @@ def causing_exit(exits: Sequence[RankExit]) -> RankExit | None:
     """The rank whose end explains the run's end, or None when every rank finished.
 
     A rank that names a fault of settings, data, checkpoint or numbers (2-5) explains more than one that stopped as
-    asked (75), and both explain more than the others, of which the first to go is the cause: the loss of a peer (6)
-    is reported by those who were left behind. Ranks that we ended ourselves explain nothing unless nobody else does.
+    asked (75), that one more than a rank killed from outside, whose peers may report its loss (6) before we see it
+    gone. Among the rest the first is the cause. Ranks that we ended ourselves explain nothing unless nobody else does.
     """
     failed = [one for one in exits if one.code != 0]
     own = [one for one in failed if not one.ended_by_us] or failed
@@ -80,4 +80,7 @@ def run_exit_code(exits: Sequence[RankExit]) -> int:
 def _weight(code: int) -> int:
     if code in (2, 3, 4, 5):
         return 0
-    return 1 if code == STOPPED else 2
+    if code == STOPPED:
+        return 1
+    # NCCL ends a process by SIGABRT when it has lost a peer: an echo, like 6.
+    return 2 if code < 0 and code != -signal.SIGABRT else 3

@@ -17,6 +17,7 @@ def ends(*codes: int) -> list[RankExit]:
         ((6, 3), 3),
         ((1, 6, 4), 4),
         ((-9, 6, 6), 6),
+        ((1, -6), 1),
         ((6, 6, 1), 6),
         ((1, 6), 1),
         ((75, 75), 75),
@@ -37,6 +38,12 @@ def test_ranks_that_we_ended_explain_nothing() -> None:
     cause = causing_exit(exits)
     assert cause is not None and cause.rank == 1
     assert run_exit_code(exits[:1]) == 6
+
+
+def test_a_killed_rank_is_the_cause_though_its_peers_speak_first() -> None:
+    exits = [RankExit(0, 6, 6.80), RankExit(1, -9, 6.82)]
+    cause = causing_exit(exits)
+    assert cause is not None and cause.rank == 1
 
 
 def test_words() -> None:
