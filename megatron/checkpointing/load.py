@@ -9,6 +9,7 @@ from megatron.checkpointing.optimizer_state import MASTER, fragments, load_maste
 from megatron.checkpointing.reader import CheckpointReader
 from megatron.errors import CheckpointError
 from megatron.mpu.parallel_state import ParallelState
+from megatron.mpu.shard import shard_of
 
 
 def load_weights(reader: CheckpointReader, parameters: list[torch.nn.Parameter], parallel: ParallelState) -> None:
@@ -19,7 +20,7 @@ def load_weights(reader: CheckpointReader, parameters: list[torch.nn.Parameter],
     """
     for parameter in parameters:
         with torch.no_grad():
-            parameter.copy_(_local_part(reader.weight(parameter.shard.name), parameter, reader, parallel))
+            parameter.copy_(_local_part(reader.weight(shard_of(parameter).name), parameter, reader, parallel))
 
 
 def load_optimizer(
@@ -34,7 +35,7 @@ def load_optimizer(
     prepare_state(optimizer, [kind for kind in kinds if kind != MASTER], int(reader.state["optimizer_steps"]))
     load_masters_from_model(optimizer, parameters)
     for fragment in fragments(optimizer, parameters, masters=True):
-        name = fragment.parameter.shard.name
+        name = shard_of(fragment.parameter).name
         for kind in kinds:
             if kind not in fragment.tensors:
                 raise CheckpointError(
@@ -59,7 +60,7 @@ def check_complete(reader: CheckpointReader, names: set[str]) -> None:
 def _local_part(
     value: Tensor, parameter: torch.nn.Parameter, reader: CheckpointReader, parallel: ParallelState
 ) -> Tensor:
-    shard = parameter.shard
+    shard = shard_of(parameter)
     if tuple(value.shape) != tuple(shard.shape):
         raise CheckpointError(
             f"{shard.name} has shape {list(value.shape)} in {reader.folder} and {list(shard.shape)} in this model. "

@@ -20,6 +20,7 @@ from megatron.checkpointing.manifest import write_manifest as write_manifest_fil
 from megatron.checkpointing.optimizer_state import fragments
 from megatron.errors import CheckpointError
 from megatron.mpu.parallel_state import ParallelState
+from megatron.mpu.shard import shard_of
 
 
 def save_checkpoint(
@@ -89,15 +90,15 @@ def _own_files(
     files = []
     owned = [parameter for parameter in parameters if _owns(parameter, parallel)]
     if parallel.dp_rank == 0:
-        weights = {p.shard.name: p.detach().contiguous().cpu() for p in owned}
-        pieces = {p.shard.name: _piece(p, "weight", 0, parallel) for p in owned}
+        weights = {shard_of(p).name: p.detach().contiguous().cpu() for p in owned}
+        pieces = {shard_of(p).name: _piece(p, "weight", 0, parallel) for p in owned}
         files.append((weights_file(parallel.pp_rank, parallel.tp.rank), weights, pieces))
     if optimizer is not None:
         tensors: dict[str, Tensor] = {}
         pieces = {}
         for fragment in fragments(optimizer, owned, masters=masters):
             for kind, value in fragment.tensors.items():
-                key = f"{kind}/{fragment.parameter.shard.name}"
+                key = f"{kind}/{shard_of(fragment.parameter).name}"
                 tensors[key] = value.detach().clone().cpu()
                 pieces[key] = _piece(fragment.parameter, kind, fragment.start, parallel)
         files.append((optimizer_file(parallel.pp_rank, parallel.tp.rank, parallel.dp_rank), tensors, pieces))
@@ -107,13 +108,13 @@ def _own_files(
 
 def _owns(parameter: torch.nn.Parameter, parallel: ParallelState) -> bool:
     """Each value is written once: replicated tensors by tensor rank 0, tied copies by their first stage."""
-    replicated_copy = parameter.shard.dim is None and parallel.tp.rank > 0
+    replicated_copy = shard_of(parameter).dim is None and parallel.tp.rank > 0
     tied_copy = getattr(parameter, "ds_pipe_replicated", False)
     return not (replicated_copy or tied_copy)
 
 
 def _piece(parameter: torch.nn.Parameter, kind: str, flat_start: int, parallel: ParallelState) -> dict[str, Any]:
-    shard = parameter.shard
+    shard = shard_of(parameter)
     size = 0 if shard.dim is None else parameter.shape[shard.dim]
     return {
         "name": shard.name,

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from megatron.errors import SettingsError
+from sepllm.attention.separators import separator_ids
 from sepllm.config import SepConfig
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
+    from megatron.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,15 @@ def check_layout(config: ModelConfig, tp_size: int) -> None:
         raise SettingsError(
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {config.num_attention_heads}."
         )
+
+
+def separator_ids_from_args(args: "NeoXArgs", tokenizer: "Tokenizer") -> tuple[int, ...] | None:
+    """Ids of the strings in `separators`; None where the settings give ids, or none are needed.
+
+    Raises sepllm's ConfigError for a string that is not a single token.
+    """
+    strings = args.derived.separators
+    return tuple(separator_ids(tokenizer.tokenize, strings)) if strings else None
 
 
 def model_config_from_args(

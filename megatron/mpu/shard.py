@@ -66,6 +66,13 @@ def sharded_parameter(
     return parameter
 
 
+def shard_of(parameter: nn.Parameter) -> Shard:
+    """The `.shard` of a parameter made by `sharded_parameter`."""
+    shard = getattr(parameter, "shard", None)
+    assert isinstance(shard, Shard), "every parameter of the model is made by sharded_parameter"
+    return shard
+
+
 def derive_seed(*parts: object) -> int:
     """A seed of 63 bits out of any parts, the same on every machine."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from megatron.errors import SettingsError
+from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.derive import OptimizerSettings
 
 
@@ -14,9 +15,10 @@ def parameter_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: flo
 
     Groups without parameters are left out: DeepSpeed cannot shard an empty group.
     """
-    decayed, kept = [], []
+    decayed: list[torch.nn.Parameter] = []
+    kept: list[torch.nn.Parameter] = []
     for parameter in parameters:
-        (kept if len(parameter.shard.shape) == 1 else decayed).append(parameter)
+        (kept if len(shard_of(parameter).shape) == 1 else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": kept, "weight_decay": 0.0},
@@ -32,7 +34,7 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.P
     groups = parameter_groups(parameters, settings.weight_decay)
     if settings.name in ("adam", "adamw"):
         # Fused: one pass over weights and moments instead of ten (CPU and CUDA, torch >= 2.4).
-        return torch.optim.AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), eps=settings.eps, fused=True)
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     raise SettingsError(f"optimizer.type {settings.name!r} is not available. Choose adam or sgd.")

@@ -41,6 +41,7 @@ class Schedule:
 def schedule_from_args(args: NeoXArgs) -> Schedule:
     """The schedule a run's settings ask for; lr_decay_iters defaults to train_iters."""
     decay_steps = args.derived.lr_decay_iters
+    assert decay_steps is not None, "it defaults to train_iters, which training needs"
     return Schedule(
         style=args.lr_decay_style,
         max_lr=args.derived.optimizer.lr,

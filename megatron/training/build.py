@@ -1,21 +1,21 @@
 """Build the parts of a run from its settings: processes, tokenizer, data, model, engine."""
 
 import datetime
+from pathlib import Path
 
 import torch
 
 from megatron.data.from_args import datasets_from_args
-from megatron.model.config import model_config_from_args
+from megatron.model.config import model_config_from_args, separator_ids_from_args
 from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState, initialize_parallel
 from megatron.mpu.random import seed_activations
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.optim.schedule import schedule_from_args
-from megatron.tokenizer.tokenizer import Tokenizer, build_tokenizer, padded_vocab_size
+from megatron.tokenizer.tokenizer import build_tokenizer, padded_vocab_size
 from megatron.training.engine import build_engine
 from megatron.training.reporter import Reporter
 from megatron.training.run import Run
-from sepllm.attention.separators import separator_ids
 
 
 def start_parallel(args: NeoXArgs) -> ParallelState:
@@ -30,13 +30,14 @@ def start_parallel(args: NeoXArgs) -> ParallelState:
 
 def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
     """Everything a run needs, nothing loaded yet. Data come first: their mistakes are the cheapest to find."""
+    assert args.train_iters is not None, "check_for_training has asked for it"
     reporter = Reporter(args, parallel)
     tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     datasets = datasets_from_args(args, tokenizer)
     config = model_config_from_args(
         args,
         padded_vocab_size(tokenizer.vocab_size, args.make_vocab_size_divisible_by, args.derived.tp_size),
-        resolve_separators(args, tokenizer),
+        separator_ids_from_args(args, tokenizer),
     )
     module = pipeline_module(
         config,
@@ -46,11 +47,15 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
     )
     engine = build_engine(args, module)
     seed_activations(args.seed, parallel)
-    return Run(args, parallel, reporter, tokenizer, datasets, config, engine, schedule_from_args(args))
-
-
-def resolve_separators(args: NeoXArgs, tokenizer: Tokenizer) -> tuple[int, ...] | None:
-    """Ids of the strings in `separators`; None where the settings give ids, or none are needed."""
-    if args.derived.separators is None:
-        return None
-    return tuple(separator_ids(tokenizer.tokenize, args.derived.separators))
+    return Run(
+        args=args,
+        parallel=parallel,
+        reporter=reporter,
+        tokenizer=tokenizer,
+        datasets=datasets,
+        model_config=config,
+        engine=engine,
+        schedule=schedule_from_args(args),
+        train_iters=args.train_iters,
+        save=Path(args.save) if args.save else None,
+    )

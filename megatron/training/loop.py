@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from megatron.errors import NumericsError, StopRequested
 from megatron.training.batches import EngineBatch, engine_batches
@@ -29,12 +30,12 @@ def train(run: Run) -> None:
         )
     )
     stop = StopFlag(run.parallel, run.engine.device)
-    if state.iteration == 0 and args.save is not None and args.derived.is_save_iteration(0):
-        save(run)
+    if state.iteration == 0 and run.save is not None and args.derived.is_save_iteration(0):
+        save(run, run.save)
     meter = Meter(run)
-    while state.iteration < args.train_iters:
+    while state.iteration < run.train_iters:
         meter.add(train_step(run, batches))
-        if state.iteration % args.log_interval == 0 or state.iteration == args.train_iters:
+        if state.iteration % args.log_interval == 0 or state.iteration == run.train_iters:
             run.reporter.step(meter.report())
         with meter.paused():
             at_step_edge(run, stop)
@@ -62,7 +63,7 @@ def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
 def at_step_edge(run: Run, stop: StopFlag) -> None:
     """Evaluate, save and stop where due; the same decisions on every rank."""
     args, iteration = run.args, run.state.iteration
-    last = iteration == args.train_iters
+    last = iteration == run.train_iters
     if run.datasets.valid is not None and (last or iteration % args.eval_interval == 0):
         run.reporter.evaluation("validation", iteration, evaluate(run.engine, run.datasets.valid, args, run.parallel))
     if run.datasets.test is not None and last:
@@ -70,27 +71,25 @@ def at_step_edge(run: Run, stop: StopFlag) -> None:
     signal_name = stop.agreed()
     due = not last and args.exit_interval is not None and iteration % args.exit_interval == 0
     stopping = not last and (signal_name is not None or due)
-    if args.save is not None and (last or stopping or args.derived.is_save_iteration(iteration)):
-        save(run)
+    if run.save is not None and (last or stopping or args.derived.is_save_iteration(iteration)):
+        save(run, run.save)
     if stopping:
         _stop(run, f"{signal_name} received" if signal_name else f"exit_interval {args.exit_interval} reached")
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint and say where."""
+def save(run: Run, folder: Path) -> None:
+    """Write a checkpoint under `folder` and say where."""
     start = time.monotonic()
-    folder = save_run(run)
-    run.reporter.say(f"Saved {folder} in {time.monotonic() - start:.1f} s")
-    run.reporter.event("save", iteration=run.state.iteration, folder=str(folder))
+    written = save_run(run, folder)
+    run.reporter.say(f"Saved {written} in {time.monotonic() - start:.1f} s")
+    run.reporter.event("save", iteration=run.state.iteration, folder=str(written))
 
 
 def _stop(run: Run, reason: str) -> None:
-    args, iteration = run.args, run.state.iteration
+    iteration = run.state.iteration
     run.reporter.event("stop", iteration=iteration, reason=reason)
     run.reporter.close()
     advice = (
-        f"continue with --set load={args.save}"
-        if args.save is not None
-        else "set save to keep what the next run learns"
+        f"continue with --set load={run.save}" if run.save is not None else "set save to keep what the next run learns"
     )
-    raise StopRequested(f"{reason} at step {iteration} of {args.train_iters}; {advice}.")
+    raise StopRequested(f"{reason} at step {iteration} of {run.train_iters}; {advice}.")

@@ -38,7 +38,7 @@ class Meter:
         samples_per_second = derived.train_batch_size / seconds
         result = StepResult(
             iteration=run.state.iteration,
-            train_iters=run.args.train_iters,
+            train_iters=run.train_iters,
             loss=sum(self._losses) / steps,
             lr=run.schedule.lr(run.state.iteration),
             grad_norm=gradient_norm(run.engine),
@@ -48,7 +48,7 @@ class Meter:
             consumed_tokens=run.state.consumed_samples * run.args.seq_length,
             kept_ratio=_kept_ratio(run),
             seconds=seconds,
-            eta_seconds=(run.args.train_iters - run.state.iteration) * seconds,
+            eta_seconds=(run.train_iters - run.state.iteration) * seconds,
             skipped=run.state.skipped,
             loss_scale=float(run.engine.optimizer.cur_scale) if derived.precision == "fp16" else None,
         )

@@ -17,6 +17,7 @@ from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from megatron.checkpointing.writer import save_checkpoint
 from megatron.errors import CheckpointError, UserError
 from megatron.mpu.parallel_state import ParallelState
+from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.training.run import Run
 from megatron.training.state import restore_rng, rng_state
@@ -72,8 +73,8 @@ def load_run(run: Run) -> None:
     )
 
 
-def save_run(run: Run) -> Path:
-    """Write a checkpoint of the run as it stands; all ranks call it together."""
+def save_run(run: Run, save: Path) -> Path:
+    """Write a checkpoint of the run as it stands under `save`; all ranks call it together."""
     args, optimizer = run.args, run.engine.optimizer
     state = {
         "iteration": run.state.iteration,
@@ -95,7 +96,7 @@ def save_run(run: Run) -> Path:
         "saved_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     folder = save_checkpoint(
-        Path(args.save),
+        save,
         state,
         list(run.engine.module.parameters()),
         None if args.no_save_optim else optimizer,
@@ -104,7 +105,7 @@ def save_run(run: Run) -> Path:
         masters=args.derived.precision != "fp32",
     )
     if run.parallel.rank == 0 and args.keep_last_n_checkpoints is not None:
-        for old in step_folders(Path(args.save))[max(1, args.keep_last_n_checkpoints) :]:
+        for old in step_folders(save)[max(1, args.keep_last_n_checkpoints) :]:
             shutil.rmtree(old)
     return folder
 
@@ -124,7 +125,7 @@ def _check_tokenizer(reader: CheckpointReader, run: Run) -> None:
 
 
 def _names_of_all_ranks(parameters: list[torch.nn.Parameter], parallel: ParallelState) -> set[str]:
-    own = [parameter.shard.name for parameter in parameters]
+    own = [shard_of(parameter).name for parameter in parameters]
     if parallel.world_size == 1:
         return set(own)
     gathered: list[Any] = [None] * parallel.world_size

@@ -1,6 +1,7 @@
 """What a training run consists of, once everything is built; passed to the functions that work on it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from megatron.data.from_args import Datasets
@@ -25,4 +26,6 @@ class Run:
     model_config: ModelConfig
     engine: Any  # deepspeed.runtime.pipe.engine.PipelineEngine, which has no types
     schedule: Schedule
+    train_iters: int
+    save: Path | None
     state: RunState = field(default_factory=RunState)

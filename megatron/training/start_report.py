@@ -18,7 +18,7 @@ def say_what_runs(run: Run) -> None:
     separators = f", {len(rule.separators)} separators" if rule.separators else ""
     say(f"Attention: {rule.mode}, first {rule.init_tokens} tokens{separators}, windows {windows}")
     say(f"Data: {run.datasets.train.describe()}")
-    say(f"Steps {run.state.iteration} to {args.train_iters} of {args.seq_length} tokens x {derived.train_batch_size}")
+    say(f"Steps {run.state.iteration} to {run.train_iters} of {args.seq_length} tokens x {derived.train_batch_size}")
     run.reporter.event(
         "resume" if run.state.iteration else "start",
         iteration=run.state.iteration,

@@ -89,18 +89,17 @@ def train_all_modes(folder: str, layout: str, pp: int, tp: int) -> None:
 def plain_loop(folder: str, mode: str) -> list[float]:
     """Losses of GPTModel under torch AdamW in a loop of our own, without DeepSpeed."""
     from megatron.data.from_args import datasets_from_args
-    from megatron.model.config import model_config_from_args
+    from megatron.model.config import model_config_from_args, separator_ids_from_args
     from megatron.model.gpt_model import GPTModel
     from megatron.model.loss import language_model_loss
     from megatron.mpu.parallel_state import TensorParallel
     from megatron.neox_arguments.load import load_arguments
     from megatron.optim.schedule import schedule_from_args
     from megatron.tokenizer.tokenizer import build_tokenizer
-    from megatron.training.build import resolve_separators
 
     args = load_arguments([f"{folder}/{mode}.yml"], world_size=1)
     tokenizer = build_tokenizer(args.tokenizer_type, None)
-    config = model_config_from_args(args, 512, resolve_separators(args, tokenizer))
+    config = model_config_from_args(args, 512, separator_ids_from_args(args, tokenizer))
     model = GPTModel(config, TensorParallel())
     schedule = schedule_from_args(args)
     decayed = [p for p in model.parameters() if p.dim() > 1]
