@@ -47,10 +47,11 @@ _READ_BY = {
         "fp16 bf16 data_types gradient_clipping zero_optimization steps_per_print wall_clock_breakdown "
         "dump_state comms_logger deepspeed_extra_args"
     ),
-    "megatron/training/loop.py": "train_iters eval_interval exit_interval log_interval save",
+    "megatron/training/loop.py": "eval_interval exit_interval log_interval",
+    "megatron/training/pretrain.py": "train_iters",
     "megatron/training/evaluate.py": "eval_iters",
     "megatron/training/resume.py": (
-        "iteration load keep_last_n_checkpoints finetune no_load_optim no_load_rng no_save_optim no_save_rng"
+        "iteration save load keep_last_n_checkpoints finetune no_load_optim no_load_rng no_save_optim no_save_rng"
     ),
     "derived.is_save_iteration": "checkpoint_factor checkpoint_scale extra_save_iters",
     "derived.pp_size": "pipe_parallel_size",

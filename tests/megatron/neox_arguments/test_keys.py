@@ -85,7 +85,8 @@ def dead(key: str, where: str) -> str | None:
         return None if outside(code.derived[name]) else f"{where} is read by nobody"
     if where in BY_NAME:
         return None if where in code.words[key] else f"is not named in {where}"
-    return None if where in outside(code.arguments[key]) else f"args.{key} is not read in {where}"
+    now = outside(code.arguments[key])
+    return None if where in now else f"args.{key} is not read in {where} but in {sorted(now)}; mend honoured.py"
 
 
 def test_every_key_of_gpt_neox_is_in_the_table():
