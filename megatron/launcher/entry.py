@@ -156,7 +156,8 @@ def _lost_a_peer(error: BaseException | None) -> bool:
 
 
 def _lost_peer_text(error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = re.sub(r"^\[[^]]*\]\s*", "", str(error).strip())  # gloo begins with a source file of its own
+    first_line = text.splitlines()[0] if text else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f"{ours[-1].filename}:{ours[-1].lineno} in {ours[-1].name}" if ours else "an unknown place"

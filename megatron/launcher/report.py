@@ -51,6 +51,8 @@ class Report:
             say(f"{describe_code(code)}: no rank ended in time")
         elif self._world_size == 1:
             say(describe_code(code))
+        elif cause.code == PEER_LOST and (hung := [str(exit_.rank) for exit_ in exits if exit_.ended_by_us]):
+            say(f"{describe_code(code)}: rank {', '.join(hung)} hung and had to be killed")
         elif sum(exit_.code == cause.code for exit_ in exits) == self._world_size:
             say(f"{describe_code(code)}: all {self._world_size} ranks alike")
         else:

@@ -50,7 +50,7 @@ def test_an_error_for_the_user_is_its_message_and_code(
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242"),
+        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"),
         RuntimeError("Timed out waiting 20000ms for send operation to complete"),
         RuntimeError("Gloo connectFullMesh failed with ..."),
         ConnectionResetError(104, "Connection reset by peer"),
@@ -60,7 +60,8 @@ def test_an_error_for_the_user_is_its_message_and_code(
 def test_a_lost_connection_is_a_lost_peer(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(raising(error)) == 6
     text = capsys.readouterr().err
-    assert str(error) in text and "test_entry.py" in text and "Traceback" not in text
+    assert str(error).rpartition("] ")[2] in text and "third_party" not in text
+    assert "test_entry.py" in text and "Traceback" not in text
 
 
 def test_a_lost_connection_behind_another_error(capsys: pytest.CaptureFixture[str]) -> None:
