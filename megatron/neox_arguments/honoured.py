@@ -1,10 +1,10 @@
-"""Where each accepted key is read: a file that reads `args.KEY`, or what is computed from it and read elsewhere.
+"""Where each accepted key is read: the package that reads `args.KEY`, or what is computed from it and read elsewhere.
 
 "derived.NAME": computed in derive.py. "sep_config()", "deepspeed_config()": read by that function.
 """
 
 _READ_BY = {
-    "megatron/model/config.py": (
+    "megatron/model": (
         "num_layers hidden_size num_attention_heads max_position_embeddings gpt_j_residual gpt_j_tied norm "
         "layernorm_epsilon rms_norm_epsilon scalenorm_epsilon use_qk_layernorm use_bias_in_norms "
         "use_bias_in_attn_linear mlp_type activation bias_gelu_fusion no_weight_tying hidden_dropout "
@@ -13,14 +13,17 @@ _READ_BY = {
     ),
     "derived.num_kv_heads": "num_kv_heads",
     "derived.mlp_hidden_size": "intermediate_size",
-    "megatron/data/from_args.py": (
+    "megatron/data": (
         "seq_length data_path split train_data_paths valid_data_paths test_data_paths train_data_weights "
         "valid_data_weights test_data_weights weight_by_num_documents weighted_sampler_alpha "
         "train_label_data_paths valid_label_data_paths test_label_data_paths mmap_warmup eod_mask_loss seed"
     ),
-    "megatron/training/build.py": (
+    "megatron/training": (
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
-        "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers"
+        "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers eval_interval "
+        "exit_interval log_interval train_iters eval_iters iteration save load keep_last_n_checkpoints "
+        "finetune no_load_optim no_load_rng no_save_optim no_save_rng log_dir tensorboard_dir use_wandb "
+        "wandb_group wandb_team wandb_project wandb_host"
     ),
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "
@@ -40,31 +43,24 @@ _READ_BY = {
     "derived.micro_batch_size": "train_micro_batch_size_per_gpu",
     "derived.gradient_accumulation_steps": "gradient_accumulation_steps",
     "derived.optimizer": "optimizer lr weight_decay",
-    "megatron/optim/schedule.py": "lr_decay_style min_lr warmup",
+    "megatron/optim": "lr_decay_style min_lr warmup",
     "derived.lr_decay_iters": "lr_decay_iters",
     "derived.precision": "precision",
     "deepspeed_config()": (
         "fp16 bf16 data_types gradient_clipping zero_optimization steps_per_print wall_clock_breakdown "
         "dump_state comms_logger deepspeed_extra_args"
     ),
-    "megatron/training/loop.py": "eval_interval exit_interval log_interval",
-    "megatron/training/pretrain.py": "train_iters",
-    "megatron/training/evaluate.py": "eval_iters",
-    "megatron/training/resume.py": (
-        "iteration save load keep_last_n_checkpoints finetune no_load_optim no_load_rng no_save_optim no_save_rng"
-    ),
     "derived.is_save_iteration": "checkpoint_factor checkpoint_scale extra_save_iters",
     "derived.pp_size": "pipe_parallel_size",
     "derived.tp_size": "model_parallel_size",
-    "megatron/launcher/launch.py": "hostfile num_gpus master_addr master_port force_multi",
-    "megatron/launcher/multi_host.py": "launcher no_ssh_check",
-    "megatron/launcher/hosts.py": "include exclude num_nodes",
-    "megatron/training/reporter.py": (
-        "log_dir tensorboard_dir use_wandb wandb_group wandb_team wandb_project wandb_host"
+    "megatron/launcher": (
+        "hostfile num_gpus master_addr master_port force_multi launcher no_ssh_check include exclude num_nodes"
     ),
-    "megatron/inference/samples.py": "temperature top_p top_k maximum_tokens recompute return_logits",
-    "megatron/inference/text_modes.py": "text_gen_type prompt_end sample_input_file sample_output_file num_samples",
-    "megatron/evaluation/evaluate.py": "eval_tasks eval_results_prefix",
+    "megatron/inference": (
+        "temperature top_p top_k maximum_tokens recompute return_logits text_gen_type prompt_end "
+        "sample_input_file sample_output_file num_samples"
+    ),
+    "megatron/evaluation": "eval_tasks eval_results_prefix",
 }
 
 HONOURED: dict[str, str] = {key: where for where, keys in _READ_BY.items() for key in keys.split()}

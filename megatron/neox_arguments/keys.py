@@ -12,7 +12,7 @@ from megatron.neox_arguments.refused import REFUSED, Refused
 
 @dataclass(frozen=True)
 class Honoured:
-    """`where`: a file in which `args.KEY` is read, or "derived.NAME" for what is computed from it."""
+    """`where`: a package in which `args.KEY` is read, or "derived.NAME" for what is computed from it."""
 
     where: str
 
