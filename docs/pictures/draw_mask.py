@@ -57,7 +57,7 @@ def draw() -> str:
             x, y = LEFT + key * CELL, TOP + query * CELL
             parts.append(f'<rect x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}" rx="2" fill="{colour}"/>')
     for line, (kind, label) in enumerate(LEGEND):
-        x, y = LEFT + (size - 6.5) * CELL, TOP + line * (CELL + 4)
+        x, y = LEFT + (size - 6) * CELL, TOP + line * (CELL + 4)
         parts.append(f'<rect x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}" rx="2" fill="{COLOURS[kind]}"/>')
         parts.append(f'<text x="{x + CELL + 5}" y="{y + 12}">{label}</text>')
     caption = CAPTION.format(kept=sum(map(sum, mask)), causal=size * (size + 1) // 2)
