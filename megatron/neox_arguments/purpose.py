@@ -15,14 +15,5 @@ def check_for_training(args: NeoXArgs) -> None:
         )
     if args.vocab_file is None and args.tokenizer_type != "CharLevelTokenizer":
         missing.append(f"vocab_file: tokenizer.json (for tokenizer_type {args.tokenizer_type})")
-    _stop("training", missing)
-
-
-def check_for_loading(args: NeoXArgs, script: str) -> None:
-    """eval.py, generate.py: a checkpoint. Raises SettingsError."""
-    _stop(script, [] if args.load else ["load: my_run (the folder that training saved to)"])
-
-
-def _stop(purpose: str, missing: list[str]) -> None:
     if missing:
-        raise SettingsError(f"{purpose} needs more settings. Add:\n" + "\n".join(f"  {line}" for line in missing))
+        raise SettingsError("training needs more settings. Add:\n" + "\n".join(f"  {line}" for line in missing))

@@ -1,5 +1,6 @@
 """What a run is about to do, said once before the first step."""
 
+from megatron.neox_arguments.show import notes
 from megatron.training.run import Run
 
 

@@ -1,9 +1,9 @@
-"""What training and loading need beyond a valid configuration."""
+"""What training needs beyond a valid configuration."""
 
 import pytest
 
 from megatron.errors import SettingsError
-from megatron.neox_arguments.purpose import check_for_loading, check_for_training
+from megatron.neox_arguments.purpose import check_for_training
 
 
 def test_training_needs_length_data_and_tokenizer(load):
@@ -14,9 +14,3 @@ def test_training_needs_length_data_and_tokenizer(load):
     check_for_training(load(train_iters=1, data_path="a", vocab_file="t.json"))
     lists = {f"{kind}_data_paths": ["a"] for kind in ("train", "valid", "test")}
     check_for_training(load(train_iters=1, tokenizer_type="CharLevelTokenizer", **lists))
-
-
-def test_loading_needs_a_folder(load):
-    with pytest.raises(SettingsError, match=r"eval\.py needs more settings[^:]*:\n  load: "):
-        check_for_loading(load(), "eval.py")
-    check_for_loading(load(load="runs/a"), "eval.py")
