@@ -7,7 +7,7 @@ from megatron.training.run import Run
 def say_what_runs(run: Run) -> None:
     """Log layout, attention rule, data and length, and open the event log with the settings."""
     args, derived, say = run.args, run.args.derived, run.reporter.say
-    for note in (*derived.notes, *run.datasets.notes):
+    for note in (*notes(args), *run.datasets.notes):
         say(note)
     say(
         f"Layout: {derived.pp_size} pipeline x {derived.tp_size} tensor x {derived.dp_size} data; {derived.precision}; "
