@@ -19,6 +19,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHELLS = ("bash", "sh", "shell", "console")
+COMMAND = re.compile(r"^(\$ |python3? |make |lm_eval |torchrun |pip |deepspeed )", re.M)  # in a block of no language
 # Places of one machine or one workplace have no business in a public repository.
 FORBIDDEN = ["/".join(["", "work", ""]), "/".join(["", "tmp", "venv"]), "contracts" + ".md", "STYLE" + ".md"]
 TEXT_FILES = (".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".cfg", ".sh", ".json", "Makefile", "run")
@@ -43,9 +44,9 @@ def tracked(*endings: str) -> list[Path]:
 
 
 def shell_blocks(text: str, place: str) -> Iterator[Block]:
-    for match in re.finditer(r"^([ ]*)```(\w+)[ ]*([^\n]*)\n(.*?)^\1```", text, re.M | re.S):
+    for match in re.finditer(r"^([ ]*)```(\w*)[ ]*([^\n]*)\n(.*?)^\1```", text, re.M | re.S):
         _, language, runner, body = match.groups()
-        if language not in SHELLS:
+        if language not in SHELLS and (language not in ("", "text") or not COMMAND.search(body)):
             continue
         line = text[: match.start()].count("\n") + 1
         joined = re.sub(r"\\\n\s*", "", body)
@@ -73,7 +74,7 @@ def programs(command: str) -> list[str]:
         if words[1] == "-m":
             return [words[2]]
         return [word for word in words[1:3] if word.endswith(".py")] or ["python"]
-    return [Path(words[0]).name]
+    return [Path(words[0]).name, *(word for word in words if word.endswith(".py"))]
 
 
 def problems(block: Block, repository: Path = REPOSITORY) -> list[str]:
@@ -143,10 +144,13 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
     assert dead == []
 
 
-def test_every_folder_of_the_packages_has_a_readme() -> None:
-    folders = {path.parent for path in tracked(".py") if path.parent != REPOSITORY}
-    tops = {REPOSITORY / folder.relative_to(REPOSITORY).parts[0] for folder in folders}
-    assert [top.name for top in sorted(tops) if not (top / "README.md").is_file()] == []
+def test_every_folder_has_a_readme() -> None:
+    folders = set()
+    for path in tracked(".py"):
+        parts = path.relative_to(REPOSITORY).parts[:-1]
+        folders.update({parts[:1], parts[:2]} if parts[:1] not in ((), ("tests",)) else {parts[:1]})
+    missing = ["/".join(parts) for parts in sorted(folders) if not Path(REPOSITORY, *parts, "README.md").is_file()]
+    assert missing == []
 
 
 def test_nothing_of_a_workplace_is_in_the_repository() -> None:
@@ -161,6 +165,7 @@ def test_nothing_of_a_workplace_is_in_the_repository() -> None:
     ("text", "expected"),
     [
         ("```bash\nmake test\n```\n", "say after the language"),
+        ("```\npython train.py a.yml\n```\n", "say after the language"),
         ("```bash tests/test_gone.py\nmake test\n```\n", "does not exist"),
         ("```bash tests/test_here.py\npython deepy.py other.py a.yml\n```\n", "does not mention 'other.py'"),
         (
