@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def losses(folder: Path, *launcher: str) -> list[float]:
     """Losses of four steps, started by the given words in front of `train.py a.yml`."""
     settings = tiny_settings(
-        write_tiny_data(folder / "data"), train_iters=4, save=str(folder / "run"), lr_decay_iters=4
+        write_tiny_data(folder / "data"), train_iters=4, save=str(folder / "run"), checkpoint_factor=4
     )
     config = write_settings(folder / "a.yml", settings)
     done = subprocess.run(
