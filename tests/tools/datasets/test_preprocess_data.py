@@ -1,4 +1,4 @@
-"""tools/datasets/preprocess_data.py as a newcomer types it: from a plain clone, GPT-NeoX's flags, messages and exit codes."""
+"""tools/datasets/preprocess_data.py as a newcomer types it: plain clone, GPT-NeoX flags, messages, exit codes."""
 
 import json
 import subprocess
