@@ -86,7 +86,7 @@ def backward_query_kernel(
     mean = tl.sum(result.to(tl.float32) * d_out.to(tl.float32), 1)
     line = tl.program_id(1).to(tl.int64) * queries + rows
     tl.store(delta + line, mean, mask=valid)
-    norm = tl.load(lse + line, mask=valid, other=0.0)
+    norm = tl.load(lse + line, mask=valid, other=1.0e30)  # rows past the end: probability 0
     slope = 0.0
     place = tl.zeros([BLOCK_Q], tl.float32)
     if ALIBI:
