@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, PrivateAttr
 
-from megatron.neox_arguments.derive import Derived
+from megatron.neox_arguments.derived import Derived
 from megatron.neox_arguments.fields.data import DataArgs, TokenizerArgs
 from megatron.neox_arguments.fields.deepspeed import BatchArgs, EngineArgs, PrecisionArgs
 from megatron.neox_arguments.fields.generation import EvaluationArgs, GenerationArgs

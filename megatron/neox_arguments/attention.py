@@ -5,12 +5,9 @@ Order of the original: full > fixed > streaming > self-adjusting > SepLLM. At mo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.fields.sepllm import BilevelArgs, SeparatorArgs
-
-if TYPE_CHECKING:
-    from megatron.neox_arguments.arguments import NeoXArgs
 
 MODE_FLAGS = (
     "USE_ORIGINAL_FULL_ATTEN",
@@ -42,7 +39,7 @@ class AttentionSettings:
     notes: tuple[str, ...]
 
 
-def attention_mode(args: "NeoXArgs") -> str:
+def attention_mode(args: NeoXArgs) -> str:
     """Self-adjusting softmax alone means full attention; with separators it works on what they leave visible."""
     if args.USE_ORIGINAL_FULL_ATTEN:
         return "full"
@@ -55,18 +52,18 @@ def attention_mode(args: "NeoXArgs") -> str:
     return "sepllm"
 
 
-def attention_softmax(args: "NeoXArgs") -> str:
+def attention_softmax(args: NeoXArgs) -> str:
     if args.USE_SA_SOFTMAX:
         return "sa"
     return "no_denominator" if args.USE_SA_SOFTMAX_NO_DENO else "softmax"
 
 
-def has_separators(args: "NeoXArgs") -> bool:
+def has_separators(args: NeoXArgs) -> bool:
     """Whether separators are given: ids other than [-1], or strings."""
     return bool(args.separators) or args.separator_token_ids not in (None, [], [-1])
 
 
-def derive_attention(args: "NeoXArgs") -> AttentionSettings:
+def derive_attention(args: NeoXArgs) -> AttentionSettings:
     """What the flags amount to. Assumes the rules of validate.py hold."""
     mode = attention_mode(args)
     sees_separators = mode == "sepllm"
@@ -86,7 +83,7 @@ def derive_attention(args: "NeoXArgs") -> AttentionSettings:
     )
 
 
-def _windows(args: "NeoXArgs", mode: str) -> tuple[int, ...]:
+def _windows(args: NeoXArgs, mode: str) -> tuple[int, ...]:
     if mode == "full":
         return (args.seq_length,) * args.num_layers
     if args.USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS and args.prefill_loc_win_size_list:
@@ -94,7 +91,7 @@ def _windows(args: "NeoXArgs", mode: str) -> tuple[int, ...]:
     return (args.prefill_local_window_size,) * args.num_layers
 
 
-def _generate_windows(args: "NeoXArgs", mode: str, windows: tuple[int, ...]) -> tuple[int, ...]:
+def _generate_windows(args: NeoXArgs, mode: str, windows: tuple[int, ...]) -> tuple[int, ...]:
     if mode == "full":
         return windows
     if args.USE_GENERATE_LOCAL_WIN_SIZES_wrt_LAYERS and args.generate_win_loc_size_list:
@@ -104,7 +101,7 @@ def _generate_windows(args: "NeoXArgs", mode: str, windows: tuple[int, ...]) -> 
     return windows
 
 
-def _path(args: "NeoXArgs", mode: str) -> str:
+def _path(args: NeoXArgs, mode: str) -> str:
     if args.attention_path:
         return args.attention_path
     # Every other mode of the original demands this flag to be false, so there it says nothing about the path.
@@ -112,7 +109,7 @@ def _path(args: "NeoXArgs", mode: str) -> str:
     return "masked" if plain_sepllm and args.USE_SEP_ATTN_KERNEL_ACCELERATOR is False else "auto"
 
 
-def _notes(args: "NeoXArgs", mode: str) -> Sequence[str]:
+def _notes(args: NeoXArgs, mode: str) -> Sequence[str]:
     notes = []
     given = args.model_fields_set
     if mode == "full":

@@ -1,90 +1,22 @@
 """Values computed from the settings. What the user gave stays as given; what follows from it is here."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
+from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.attention import AttentionSettings, derive_attention
 from megatron.neox_arguments.batch import solve_batch
+from megatron.neox_arguments.derived import Derived, OptimizerSettings
 from megatron.neox_arguments.layout import Layout, derive_layout
-
-if TYPE_CHECKING:
-    from megatron.neox_arguments.arguments import NeoXArgs
-
 
 OPTIMIZERS = {"adam": "adamw", "adamw": "adamw", "sgd": "sgd"}
 
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """The optimizer by name ("adamw" or "sgd") with its numbers. `lr` is the peak."""
-
-    name: str
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    momentum: float
-
-
-@dataclass(frozen=True)
-class Derived:
-    """Everything computed. Sizes count processes, sequences or elements; windows count tokens, one per layer."""
-
-    world_size: int
-    tp_size: int
-    pp_size: int
-    dp_size: int
-    micro_batch_size: int
-    gradient_accumulation_steps: int
-    train_batch_size: int
-    head_dim: int
-    num_kv_heads: int
-    mlp_hidden_size: int
-    precision: str
-    grad_accum_dtype: str
-    attention_mode: str
-    softmax: str
-    softmax_numerator_bias: float
-    softmax_denominator_bias: float
-    windows: tuple[int, ...]
-    generate_windows: tuple[int, ...]
-    intervals: tuple[int, ...] | None
-    separator_token_ids: tuple[int, ...] | None
-    separators: tuple[str, ...] | None
-    bipe_separators: tuple[int, ...] | None
-    init_tokens: int
-    attention_path: str
-    optimizer: OptimizerSettings
-    lr_decay_iters: int | None
-    zero_stage: int
-    checkpoint_factor: int | None
-    checkpoint_scale: str
-    extra_save_iters: frozenset[int]
-    notes: tuple[str, ...] = field(default=())
-
-    def is_save_iteration(self, iteration: int) -> bool:
-        """Whether a checkpoint is due after `iteration` optimizer steps (0: before the first)."""
-        if iteration in self.extra_save_iters:
-            return True
-        factor = self.checkpoint_factor
-        if not factor or iteration <= 0:
-            return False
-        if self.checkpoint_scale == "linear":
-            return iteration % factor == 0
-        power = 1
-        while power < iteration and factor > 1:
-            power *= factor
-        return power == iteration
-
-
-def derive(args: "NeoXArgs", world_size: int | None) -> Derived:
+def derive(args: NeoXArgs, world_size: int | None) -> Derived:
     """All computed values. Raises ValueError (BatchError, LayoutError) where the numbers do not fit."""
     layout = derive_layout(args, world_size)
     attention = derive_attention(args)
     return _assemble(args, layout, attention)
 
 
-def _assemble(args: "NeoXArgs", layout: Layout, attention: AttentionSettings) -> Derived:
+def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> Derived:
     batch = solve_batch(
         args.train_batch_size, args.train_micro_batch_size_per_gpu, args.gradient_accumulation_steps, layout.dp_size
     )
@@ -123,13 +55,13 @@ def _assemble(args: "NeoXArgs", layout: Layout, attention: AttentionSettings) ->
     )
 
 
-def precision_of(args: "NeoXArgs") -> str:
+def precision_of(args: NeoXArgs) -> str:
     """fp32, bf16 or fp16. Whether the three places that can name it agree is checked in validate.py."""
     named = named_precisions(args)
     return next(iter(named.values()), "fp32")
 
 
-def named_precisions(args: "NeoXArgs") -> dict[str, str]:
+def named_precisions(args: NeoXArgs) -> dict[str, str]:
     """Each key that names a precision -> the precision it names."""
     named: dict[str, str] = {}
     if args.precision:
@@ -141,14 +73,14 @@ def named_precisions(args: "NeoXArgs") -> dict[str, str]:
     return named
 
 
-def grad_accum_dtype_of(args: "NeoXArgs") -> str:
+def grad_accum_dtype_of(args: NeoXArgs) -> str:
     """Type in which gradients are summed over micro-batches."""
     if args.data_types and args.data_types.grad_accum_dtype:
         return args.data_types.grad_accum_dtype
     return "fp16" if precision_of(args) == "fp16" else "fp32"
 
 
-def optimizer_of(args: "NeoXArgs") -> OptimizerSettings:
+def optimizer_of(args: NeoXArgs) -> OptimizerSettings:
     """Name and numbers; lr and weight_decay come from the flat key or the block, whichever is given."""
     params = args.optimizer.params if args.optimizer else None
     lr = args.lr if args.lr is not None else (params.lr if params else None)

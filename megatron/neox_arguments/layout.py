@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.arguments import NeoXArgs
 
 
 class LayoutError(ValueError):
@@ -22,7 +20,7 @@ class Layout:
     dp_size: int
 
 
-def derive_layout(args: "NeoXArgs", world_size: int | None) -> Layout:
+def derive_layout(args: NeoXArgs, world_size: int | None) -> Layout:
     """`world_size` is the real number of processes; None (a check before the start) takes the planned one."""
     pp, tp = max(1, args.pipe_parallel_size), args.model_parallel_size
     world = world_size or planned_world_size(args)
@@ -37,7 +35,7 @@ def derive_layout(args: "NeoXArgs", world_size: int | None) -> Layout:
     return Layout(world, pp, tp, world // (pp * tp))
 
 
-def planned_world_size(args: "NeoXArgs") -> int:
+def planned_world_size(args: NeoXArgs) -> int:
     """Processes that a start would have: hostfile, else num_gpus, else what the batch sizes imply, else pp x tp."""
     model = max(1, args.pipe_parallel_size) * args.model_parallel_size
     if args.hostfile:

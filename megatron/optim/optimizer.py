@@ -7,7 +7,7 @@ import torch
 
 from megatron.errors import SettingsError
 from megatron.mpu.shard import shard_of
-from megatron.neox_arguments.derive import OptimizerSettings
+from megatron.neox_arguments.derived import OptimizerSettings
 
 
 def parameter_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

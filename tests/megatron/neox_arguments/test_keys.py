@@ -12,7 +12,7 @@ import pytest
 from megatron.neox_arguments import attention_rules, validate
 from megatron.neox_arguments.aliases import ALIASES
 from megatron.neox_arguments.arguments import NeoXArgs
-from megatron.neox_arguments.derive import Derived
+from megatron.neox_arguments.derived import Derived
 from megatron.neox_arguments.keys import KEYS, Honoured, NoEffect, Restricted
 from megatron.neox_arguments.refused import REFUSED, Refused
 from tests.helpers.shared import shared_folder
