@@ -86,6 +86,21 @@ def test_lists_with_weights(tmp_path: Path) -> None:
     assert "share 75.00%" in lists(tmp_path, train_data_weights=[3, 1]).train.describe()
 
 
+def test_each_list_goes_to_its_set(tmp_path: Path) -> None:
+    names = {"train": "a", "valid": "held_out", "test": "last"}
+    sets = lists(tmp_path, train_data_paths=[str(tmp_path / "a")], test_data_paths=[write(tmp_path / "last", 6)])
+    for name, prefix in names.items():
+        found = sets.require(name)
+        assert found.name == name
+        assert [part.stream.dataset.prefix.name for part in found.source.parts] == [prefix]
+
+
+def test_weights_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    one, other = (lists(tmp_path, train_data_weights=weights) for weights in ([1, 2], [2, 1]))
+    assert one.train.fingerprint != other.train.fingerprint
+    assert lists(tmp_path, train_data_weights=[0.5, 1]).train.fingerprint == one.train.fingerprint
+
+
 def test_validation_on_training_data_is_noted(tmp_path: Path) -> None:
     assert lists(tmp_path).notes == ()
     (note,) = lists(tmp_path, valid_data_paths=[str(tmp_path / "a")]).notes

@@ -13,8 +13,7 @@ import pytest
 from megatron.data.encode_documents import Encoder, EncodeSettings
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.preprocess import preprocess
-from megatron.data.text_files import RawDocument
-from megatron.errors import DataError, PeerError, SettingsError
+from megatron.errors import DataError, PeerError
 from megatron.tokenizer.tokenizer import build_tokenizer
 from tests.helpers.shared import shared_folder
 from tests.helpers.tiny_tokenizer import write_tokenizer_json
@@ -129,25 +128,6 @@ def test_nothing_usable_is_an_error_and_leaves_no_data_set(
     for word in [str(path), *words]:
         assert word in str(caught.value)
     assert not list(tmp_path.glob("*document*"))
-
-
-def test_ftfy(tmp_path: Path, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ftfy")
-    path = write_lines(tmp_path / "a.jsonl", {"text": "caf\u00c3\u00a9"})
-    preprocess([path], str(tmp_path / "out"), settings(vocabulary, ftfy=True, append_eod=False), workers=1)
-    assert read(tmp_path / "out_text_document") == [build_tokenizer("HFTokenizer", vocabulary).tokenize("caf\u00e9")]
-    monkeypatch.setitem(__import__("sys").modules, "ftfy", None)
-    with pytest.raises(SettingsError, match="pip install ftfy"):
-        Encoder(settings(vocabulary, ftfy=True))
-
-
-def test_a_text_without_tokens_is_left_out(vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = Encoder(settings(vocabulary))
-    monkeypatch.setattr(encoder, "repair", str.strip)
-    documents = [RawDocument("a", number, f'"{text}"'.encode(), True) for number, text in enumerate(["x", " ", "y"])]
-    encoded = encoder.encode(documents)
-    assert encoded.rejects == [("a", 1, "the text has no tokens")]
-    assert encoded.sizes[0].tolist() == [2, 2]
 
 
 @pytest.mark.multiprocess
