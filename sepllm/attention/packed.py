@@ -1,23 +1,23 @@
 """The packed path: memory O(seq), time of what the rule keeps. The CPU default; runs on any device.
 
-Marked keys are gathered once per row. Queries go in chunks: a chunk sees a prefix of the gathered keys (all
-beyond its window, so they need no mask) and the keys nearby under the rule, in one softmax. The backward
-pass repeats the probabilities chunk by chunk, and adds gathered gradients back by unique index, so that the
-same input gives the same bits. Low precision is computed in float32.
+Marked keys are gathered once per row. A query sees those beyond its window as a prefix of the gathered keys, and
+its window in the row itself; the two parts are merged exactly by their log-sum-exp. The backward pass repeats
+the parts with the merged result, and adds gathered gradients back by unique index, so that the same input gives
+the same bits. Low precision is computed in float32.
 """
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sepllm.attention.blocks import Block, blocks_of
+from sepllm.attention.part import attend_part, merge, part_gradients
 from sepllm.attention.plan import Plan
-from sepllm.attention.rule import look_mask
 
-_CHUNK = 128  # queries at a time; 64 to 256 differ by a few percent on CPUs
-_REMEMBERED_KEYS = 4 * _CHUNK  # masks up to this width stay with the plan, wider ones are made when needed
+_SPAN = 512  # queries of one block
+_BIASED_SPAN = 128  # with ALiBi every block needs a bias for all heads and all its keys
 
 
 def packed_attention(
@@ -52,76 +52,40 @@ class _PackedAttention(torch.autograd.Function):
         positions: Tensor | None,
     ) -> Tensor:
         out = _empty_heads_inside(query, value.shape[-1])
-        chunks = _chunks(plan, query.shape[2])
+        batch, heads, queries, _ = query.shape
+        kv_heads, fine = key.shape[1], torch.promote_types(query.dtype, torch.float32)
+        lse = query.new_empty(batch, kv_heads, heads // kv_heads * queries, dtype=fine)
+        blocks = blocks_of(plan, queries, _SPAN if slopes is None else _BIASED_SPAN)
         for index in range(plan.batch):
             row = _Row(index, query, key, value, plan, scale, slopes, positions)
-            for chunk in chunks[index]:
-                probs = row.probs(chunk, row.scaled_queries(chunk), chunk.keys_of(row.key, row.far_key))
-                result = torch.bmm(probs, chunk.keys_of(row.value, row.far_value))
-                row.queries_of(out, chunk).copy_(row.split_groups(result))
-        ctx.save_for_backward(query, key, value, out)
-        ctx.setting = (plan, scale, slopes, positions, chunks)
+            for block in blocks[index]:
+                row.attend(block, query, out, lse)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.setting = (plan, scale, slopes, positions, blocks)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out = ctx.saved_tensors
-        plan, scale, slopes, positions, chunks = ctx.setting
-        grads = tuple(_empty_heads_inside(tensor, tensor.shape[-1]) for tensor in (query, key, value))
+        query, key, value, out, lse = ctx.saved_tensors
+        plan, scale, slopes, positions, blocks = ctx.setting
+        d_query, d_key, d_value = (_empty_heads_inside(tensor, tensor.shape[-1]) for tensor in (query, key, value))
         for index in range(plan.batch):
             row = _Row(index, query, key, value, plan, scale, slopes, positions)
-            _row_backward(row, chunks[index], grad_out, out, *grads)
-        return (*grads, None, None, None, None)
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Queries first..last (places in the row), the gathered and the nearby keys that they can see."""
-
-    first: int
-    last: int
-    near_from: int
-    far_from: int
-    far_to: int
-    far_masked: bool
-    keep: Tensor | None = None
-
-    @property
-    def far(self) -> int:
-        return self.far_to - self.far_from
-
-    @property
-    def ruled_from(self) -> int:
-        """The first of the chunk's keys that needs a mask: gathered ones need it at a border or limit only."""
-        return 0 if self.far_masked else self.far
-
-    def places(self, plan: Plan, row: int) -> Tensor:
-        """int64 [keys of this chunk]: their places in the row."""
-        far = plan.packed_positions[row, self.far_from : self.far_to]
-        return torch.cat([far, torch.arange(self.near_from, self.last, device=far.device)])
-
-    def mask(self, plan: Plan, row: int) -> Tensor:
-        """bool [queries, keys from ruled_from on], by the rule."""
-        if self.keep is not None:
-            return self.keep
-        queries = torch.arange(self.first, self.last, device=plan.packed_positions.device)
-        return look_mask(plan.marks.row(row), queries, self.places(plan, row)[self.ruled_from :])[0]
-
-    def keys_of(self, near: Tensor, far: Tensor) -> Tensor:
-        """[kv_heads, seq, dim] and [kv_heads, marked, dim] -> [kv_heads, keys of this chunk, dim]."""
-        nearby = near[:, self.near_from : self.last]
-        return torch.cat([far[:, self.far_from : self.far_to], nearby], dim=1) if self.far else nearby
-
-    def add_to(self, near: Tensor, far: Tensor, part: Tensor) -> None:
-        """The reverse of keys_of for gradients."""
-        near[:, self.near_from : self.last] += part[:, self.far :]
-        if self.far:
-            far[:, self.far_from : self.far_to] += part[:, : self.far]
+            sums = [_Sum(d_key[index], row), _Sum(d_value[index], row)]
+            for block in blocks[index]:
+                row.add_gradients(block, query, grad_out, out, lse, d_query, sums)
+            for total in sums:
+                total.finish()
+        return d_query, d_key, d_value, None, None, None, None
 
 
 class _Row:
-    """One row of the batch: its tensors in the type of the computation, its gathered keys and values."""
+    """One row of the batch: keys and values in the type of the computation, as they lie and gathered.
+
+    The query heads that share a key head stand side by side as further queries of that head: a block's queries are
+    laid out [kv_heads, chunks, group x chunk, dim].
+    """
 
     def __init__(
         self,
@@ -134,117 +98,141 @@ class _Row:
         slopes: Tensor | None,
         positions: Tensor | None,
     ) -> None:
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        self.index, self.scale, self.dtype = index, scale, dtype
+        self.index, self.scale = index, scale
+        self.dtype = torch.promote_types(query.dtype, torch.float32)
         self.offset = plan.seq - query.shape[2]  # place in the row of the first query
-        self.kv_heads = key.shape[1]
-        self.all_queries, self.key, self.value = query, key[index].to(dtype), value[index].to(dtype)
-        self.plan = plan
+        self.kv_heads, self.group = key.shape[1], query.shape[1] // key.shape[1]
+        self.key, self.value = (_dim_inside(tensor[index].to(self.dtype)) for tensor in (key, value))
         self.marked_at = plan.packed_positions[index, : plan.packed_counts[index]]
-        self.far_key, self.far_value = self.key[:, self.marked_at], self.value[:, self.marked_at]
-        self.slopes = None if slopes is None else slopes.to(dtype)[:, None, None]
-        self.positions = None
+        self.far_key, self.far_value = (t[:, None, self.marked_at] for t in (self.key, self.value))
+        self.slopes, self.positions = slopes, positions
         if positions is not None:
-            self.positions = (positions if positions.dim() == 1 else positions[index]).to(dtype)
+            self.positions = (positions if positions.dim() == 1 else positions[index]).to(self.dtype)
 
-    def queries_of(self, tensor: Tensor, chunk: _Chunk) -> Tensor:
-        """[batch, heads, q, dim] -> view [heads, chunk, dim]."""
-        return tensor[self.index, :, chunk.first - self.offset : chunk.last - self.offset]
+    def attend(self, block: Block, query: Tensor, out: Tensor, lse: Tensor) -> None:
+        """Writes the block's share of out [batch, heads, q, dim] and of lse [batch, kv_heads, group x q]."""
+        q = self.join(query, block)
+        near = _stretches(self.key, block), _stretches(self.value, block)
+        result, total = attend_part(q, *near, self.near_bias(block), self.scale)
+        for stretch, keep in block.far_stretches():
+            far = self.far_key[:, :, stretch], self.far_value[:, :, stretch]
+            more, more_lse = attend_part(_one_chunk(q), *far, self.far_bias(block, stretch, keep), self.scale)
+            more, more_lse = more.reshape(result.shape), more_lse.reshape(total.shape)
+            if keep is not None:
+                more_lse = torch.where(block.far_some().repeat(1, self.group), more_lse, -torch.inf)
+            total = merge(result, total, more, more_lse)
+        self.block_of(out, block).copy_(result.unflatten(2, (self.group, -1)).transpose(1, 2))
+        self.lse_of(lse, block).copy_(total.flatten(1))
 
-    def join_groups(self, part: Tensor) -> Tensor:
-        """[heads, chunk, dim] -> [kv_heads, group x chunk, dim], for the heads that share a key head."""
-        return part.reshape(self.kv_heads, -1, part.shape[-1])
+    def add_gradients(
+        self,
+        block: Block,
+        query: Tensor,
+        grad_out: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        grad_query: Tensor,
+        sums: "list[_Sum]",
+    ) -> None:
+        """Writes the block's share of grad_query, adds to the sums of keys and values."""
+        d_out, q, o = (self.join(tensor, block) for tensor in (grad_out, query, out))
+        total = self.lse_of(lse, block).reshape(q.shape[:3])
+        near = _stretches(self.key, block), _stretches(self.value, block)
+        d_query, *d_near = part_gradients(d_out, q, *near, o, total, self.near_bias(block), self.scale)
+        for gradient, part in zip(sums, d_near, strict=True):
+            gradient.add_near(block, part)
+        d_out, q, o, total = _one_chunk(d_out), _one_chunk(q), _one_chunk(o), total.flatten(1)[:, None]
+        for stretch, keep in block.far_stretches():
+            far = self.far_key[:, :, stretch], self.far_value[:, :, stretch]
+            bias = self.far_bias(block, stretch, keep)
+            more, *d_far = part_gradients(d_out, q, *far, o, total, bias, self.scale)
+            d_query.add_(more.reshape(d_query.shape))
+            for gradient, part in zip(sums, d_far, strict=True):
+                gradient.far[:, stretch].add_(part[:, 0])
+        self.block_of(grad_query, block).copy_(d_query.unflatten(2, (self.group, -1)).transpose(1, 2))
 
-    def split_groups(self, part: Tensor) -> Tensor:
-        """The reverse of join_groups."""
-        return part.view(self.all_queries.shape[1], -1, part.shape[-1])
+    def join(self, tensor: Tensor, block: Block) -> Tensor:
+        """[batch, heads, q, dim] -> [kv_heads, chunks, group x chunk, dim], a view where one head has one key head."""
+        return _dim_inside(self.block_of(tensor, block).to(self.dtype).transpose(1, 2).flatten(2, 3))
 
-    def sums_for(self, grad: Tensor) -> Tensor:
-        """Zeros to add this row's gradients up in: the row of `grad` itself where its type is fine enough."""
-        row = grad[self.index]
-        return row.zero_() if grad.dtype == self.dtype else torch.zeros_like(row, dtype=self.dtype)
+    def block_of(self, tensor: Tensor, block: Block) -> Tensor:
+        """[batch, heads, q, dim] -> view [kv_heads, group, chunks, chunk, dim]."""
+        part = tensor[self.index, :, block.first - self.offset : block.last - self.offset]
+        return part.unflatten(0, (self.kv_heads, self.group)).unflatten(2, (block.chunks, block.chunk))
 
-    def scaled_queries(self, chunk: _Chunk) -> Tensor:
-        return self.join_groups(self.queries_of(self.all_queries, chunk).to(self.dtype) * self.scale)
+    def lse_of(self, lse: Tensor, block: Block) -> Tensor:
+        """[batch, kv_heads, group x q] -> view [kv_heads, queries of the block for the group]."""
+        begin, end = block.first - self.offset, block.last - self.offset
+        return lse[self.index, :, begin * self.group : end * self.group]
 
-    def probs(self, chunk: _Chunk, queries: Tensor, keys: Tensor) -> Tensor:
-        """Attention weights [kv_heads, group x chunk, keys of this chunk], from the chunk's scaled queries."""
-        scores = torch.bmm(queries, keys.transpose(1, 2))
-        per_head = self.split_groups(scores)
-        if self.slopes is not None and self.positions is not None:
-            keys_at = self.positions[chunk.places(self.plan, self.index)]
-            per_head.addcmul_(self.slopes, keys_at - self.positions[chunk.first : chunk.last, None])
-        hide = torch.where(chunk.mask(self.plan, self.index), 0.0, -torch.inf).to(self.dtype)
-        per_head[:, :, chunk.ruled_from :] += hide
-        return scores.softmax(dim=-1)
+    def near_bias(self, block: Block) -> Tensor:
+        """Broadcasts to [kv_heads, chunks, group x chunk, near]."""
+        bias = _hide(block.near_keep(), self.dtype)[None, :, None]  # [1, chunks, group, chunk, near]
+        if self.slopes is not None:
+            bias = bias + self.distance_bias(block, block.near_keys())
+        return bias.expand(-1, -1, self.group, -1, -1).flatten(2, 3)
 
+    def far_bias(self, block: Block, stretch: slice, keep: Tensor | None) -> Tensor | None:
+        """Broadcasts to [kv_heads, 1, chunks x group x chunk, keys]; None: nothing to add."""
+        bias = None if keep is None else _hide(keep, self.dtype)[None, :, None]
+        if self.slopes is not None:
+            distance = self.distance_bias(block, self.marked_at[None, stretch])
+            bias = distance if bias is None else bias + distance
+        return None if bias is None else bias.expand(-1, -1, self.group, -1, -1).flatten(1, 3)[:, None]
 
-def _row_backward(
-    row: _Row,
-    chunks: list[_Chunk],
-    grad_out: Tensor,
-    out: Tensor,
-    grad_query: Tensor,
-    grad_key: Tensor,
-    grad_value: Tensor,
-) -> None:
-    """Writes the gradients of one row into grad_query, grad_key, grad_value."""
-    d_key, d_value = row.sums_for(grad_key), row.sums_for(grad_value)
-    d_far_key, d_far_value = torch.zeros_like(row.far_key), torch.zeros_like(row.far_value)
-    for chunk in chunks:
-        queries, keys = row.scaled_queries(chunk), chunk.keys_of(row.key, row.far_key)
-        probs = row.probs(chunk, queries, keys)  # [kv_heads, group x chunk, keys]
-        d_out = row.join_groups(row.queries_of(grad_out, chunk).to(row.dtype))
-        mean = (d_out * row.join_groups(row.queries_of(out, chunk))).sum(dim=-1, keepdim=True)
-        chunk.add_to(d_value, d_far_value, torch.bmm(probs.transpose(1, 2), d_out))
-        d_scores = torch.bmm(d_out, chunk.keys_of(row.value, row.far_value).transpose(1, 2))
-        d_scores.sub_(mean).mul_(probs)
-        chunk.add_to(d_key, d_far_key, torch.bmm(d_scores.transpose(1, 2), queries))
-        d_query = torch.bmm(d_scores, keys).mul_(row.scale)
-        row.queries_of(grad_query, chunk).copy_(row.split_groups(d_query))
-    # Each marked position occurs once, so this is an assignment and needs no atomic addition.
-    d_key[:, row.marked_at] += d_far_key
-    d_value[:, row.marked_at] += d_far_value
-    if grad_key.dtype != row.dtype:
-        grad_key[row.index].copy_(d_key)
-        grad_value[row.index].copy_(d_value)
-
-
-def _chunks(plan: Plan, queries: int) -> list[list[_Chunk]]:
-    """The chunks of every row, worked out once per plan. Reads a few counts: on a GPU this waits for them."""
-    known = plan.scratch.get(("packed", queries))
-    if known is None:
-        known = plan.scratch[("packed", queries)] = _work_out_chunks(plan, queries)
-    return known
-
-
-def _work_out_chunks(plan: Plan, queries: int) -> list[list[_Chunk]]:
-    firsts = range(plan.seq - queries, plan.seq, _CHUNK)
-    first = torch.tensor(firsts, device=plan.marks.marked.device)
-    last = (first + _CHUNK).clamp(max=plan.seq)
-    near_from = (first - plan.window + 1).clamp(min=0).expand(plan.batch, -1)
-    zero = torch.zeros_like(near_from)
-    start = zero if plan.marks.start is None else plan.marks.start[:, first]
-    border = zero if plan.marks.start is None else plan.marks.start[:, last - 1] - start
-    near_from = torch.maximum(near_from, start)
-    far_from, far_to = plan.marked_before.gather(1, start), plan.marked_before.gather(1, near_from)
-    table = torch.stack([near_from, far_from, far_to, border], dim=-1).tolist()
-    limited = plan.marks.limit is not None
-    return [
-        [
-            _with_mask(
-                _Chunk(begin, min(begin + _CHUNK, plan.seq), near, low, high, limited or border > 0), plan, index
-            )
-            for begin, (near, low, high, border) in zip(firsts, row, strict=True)
-        ]
-        for index, row in enumerate(table)
-    ]
+    def distance_bias(self, block: Block, keys: Tensor) -> Tensor:
+        """ALiBi. keys: places [chunks or 1, keys] -> [kv_heads, chunks, group, chunk, keys]."""
+        assert self.slopes is not None and self.positions is not None
+        back = self.positions[keys][:, None] - self.positions[block.queries()][:, :, None]  # [chunks, chunk, keys]
+        return self.slopes.to(self.dtype).view(self.kv_heads, 1, self.group, 1, 1) * back[:, None]
 
 
-def _with_mask(chunk: _Chunk, plan: Plan, row: int) -> _Chunk:
-    if chunk.last - chunk.near_from > _REMEMBERED_KEYS or chunk.far_masked:
-        return chunk
-    return replace(chunk, keep=chunk.mask(plan, row))
+class _Sum:
+    """The gradient of one row's keys or values, added up part by part: in place where the type is fine enough."""
+
+    def __init__(self, grad: Tensor, row: _Row) -> None:
+        self.grad, self.marked_at = grad, row.marked_at  # grad: [kv_heads, seq, dim]
+        self.near = grad if grad.dtype == row.dtype else torch.empty_like(grad, dtype=row.dtype)
+        self.near[:, : row.offset] = 0
+        self.far = self.near.new_zeros(grad.shape[0], len(row.marked_at), grad.shape[-1])
+
+    def add_near(self, block: Block, part: Tensor) -> None:
+        """part: [kv_heads, chunks, near, dim]. Blocks come in order, so that their own keys are met first here."""
+        own = self.near[:, block.first : block.last].unflatten(1, (block.chunks, block.chunk))
+        own.copy_(part[:, :, block.reach :])
+        for begin in range(0, block.reach, block.chunk):
+            end = min(begin + block.chunk, block.reach)
+            _stretches(self.near, block, begin, end).add_(part[:, :, begin:end])
+
+    def finish(self) -> None:
+        # Each marked position occurs once, so this is an assignment and needs no atomic addition.
+        self.near[:, self.marked_at] += self.far
+        if self.near is not self.grad:
+            self.grad.copy_(self.near)
+
+
+def _stretches(tensor: Tensor, block: Block, begin: int = 0, end: int | None = None) -> Tensor:
+    """[kv_heads, seq, dim] -> view [kv_heads, chunks, end - begin, dim]: begin..end of each chunk's nearby keys.
+
+    Stretches of neighbouring chunks overlap, unless they are at most one chunk long.
+    """
+    heads, place, inner = tensor.stride()
+    size = (tensor.shape[0], block.chunks, (block.near if end is None else end) - begin, tensor.shape[-1])
+    offset = tensor.storage_offset() + (block.near_from + begin) * place
+    return tensor.as_strided(size, (heads, block.chunk * place, place, inner), offset)
+
+
+def _one_chunk(tensor: Tensor) -> Tensor:
+    """[kv_heads, chunks, queries, dim] -> [kv_heads, 1, chunks x queries, dim]."""
+    return tensor.flatten(1, 2)[:, None]
+
+
+def _hide(keep: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.where(keep, 0.0, -torch.inf).to(dtype)
+
+
+def _dim_inside(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _empty_heads_inside(like: Tensor, dim: int) -> Tensor:
