@@ -13,7 +13,7 @@ from tests.helpers.tiny_run import WORDS
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "training.md").read_text("utf-8")
-# What the page's commands start, in order: preprocess_data.py, then deepy.py three times.
+# What the page's commands start, in order: tools/datasets/preprocess_data.py, then deepy.py with train.py three times.
 COMMANDS = [line for block in re.findall(r"```bash [^\n]*\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 
 
