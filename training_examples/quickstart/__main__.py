@@ -111,7 +111,7 @@ def steps(train_iters: int, questions: int) -> list[Step]:
             "Loss plot and closing table",
             "python -m training_examples.quickstart.closing",
             reads=[HERE / "closing.py"],
-            makes=[OUT / "loss.png"],
+            makes=[OUT / "loss.png", OUT / "results.json"],
             prefix="  ",
         ),
     ]

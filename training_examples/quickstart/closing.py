@@ -3,8 +3,12 @@
 By hand, after the other steps: python -m training_examples.quickstart.closing
 """
 
+import importlib.metadata
 import json
 import math
+import os
+import platform
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +33,7 @@ def made(out: Path) -> list[tuple[str, str, Path]]:
         ("scores", "lm_eval, 3 tasks", out / "scores"),
         ("samples", f"{_lines(out / 'samples.jsonl')} continuations", out / "samples.jsonl"),
         ("loss plot", "PNG", out / "loss.png"),
+        ("figures", "JSON, all of this table", out / "results.json"),
     ]
 
 
@@ -68,10 +73,26 @@ def samples(out: Path) -> Iterator[tuple[str, str]]:
         yield sample["context"], sample["text"]
 
 
-def table(out: Path) -> str:
+def results(out: Path) -> dict[str, Any]:
+    """All figures of the run with the machine they were measured on; the closing table and results.json show them."""
+    return {
+        "training": training_figures(out),
+        "validation_loss": {which: validation_loss(out, which) for which in ("untrained", "trained")},
+        "scores": scores(out),
+        "environment": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": importlib.metadata.version("torch"),
+            "deepspeed": importlib.metadata.version("deepspeed"),
+        },
+    }
+
+
+def table(out: Path, found: dict[str, Any]) -> str:
     """The closing table as text."""
-    figures, score = training_figures(out), scores(out)
-    before, after = validation_loss(out, "untrained"), validation_loss(out, "trained")
+    figures, score, machine = found["training"], found["scores"], found["environment"]
+    before, after = found["validation_loss"]["untrained"], found["validation_loss"]["trained"]
     lines = ["", "What was made                                 where"]
     lines += [f"  {what:<12} {size:<30} {path}" for what, size, path in made(out)]
     lines += ["", "On held-out text                   untrained    trained"]
@@ -82,8 +103,18 @@ def table(out: Path) -> str:
     lines += [f"  lm_eval: word perplexity        {'-':>10} {score['word_perplexity']:10.0f}"]
     lines += ["", "Training"]
     lines += [f"  {figures['steps']} steps, {figures['tokens']:,} tokens, {figures['tokens_per_second']:,.0f} tokens/s"]
+    lines += [f"  on {machine['cores']} cores of {machine['processor']}"]
     lines += [f"  attention computed {100 * figures['kept_ratio']:.1f} % of the causal pairs"]
     return "\n".join(lines)
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.M)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 def _bytes(folder: Path) -> int:
@@ -98,7 +129,9 @@ def main() -> int:
     plot_losses([OUT / "checkpoints" / "events.jsonl"], OUT / "loss.png", "SepLLM quickstart")
     for prompt, text in samples(OUT):
         print(f"{prompt!r} -> {text!r}")
-    print(table(OUT))
+    found = results(OUT)
+    (OUT / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(OUT, found))
     return 0
 
 
