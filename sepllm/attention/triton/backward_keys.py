@@ -7,7 +7,7 @@ adds to what the first launch wrote. Each key belongs to one program of a launch
 import triton
 import triton.language as tl
 
-from sepllm.attention.triton.pieces import hide, load_rows, store_rows
+from sepllm.attention.triton.pieces import hide, load_rows, row_of, store_rows
 
 
 @triton.jit
@@ -89,16 +89,11 @@ def backward_keys_kernel(
     valid = keys < seq
     row_from = tl.maximum(tl.min(begin, 0) - offset, 0)
     row_to = tl.minimum(tl.max(tl.where(valid, end, 0), 0), seq) - offset
-    staircase = row_to
-    if FAR:
-        # From the first row that is beyond the window of the last key, only ends can hide anything.
-        steps = tl.maximum(tl.max(tl.where(valid, begin, 0), 0) - offset - row_from + BLOCK_Q - 1, 0) // BLOCK_Q
-        staircase = tl.minimum(row_from + steps * BLOCK_Q, row_to)
-
     # A launch over marked keys must be long enough for the fullest row: most programs have nothing to do.
     if (row_from < row_to) | (not FAR):
-        k = load_rows(key, keys, key_stride_s, valid, DIM, BLOCK_D, False)
-        v = load_rows(value, keys, value_stride_s, valid, DIM, BLOCK_D, False)
+        wide_keys = keys.to(tl.int64)
+        k = load_rows(key, wide_keys, key_stride_s, valid, DIM, BLOCK_D, False)
+        v = load_rows(value, wide_keys, value_stride_s, valid, DIM, BLOCK_D, False)
         key_place = tl.zeros([BLOCK_K], tl.float32)
         if ALIBI:
             key_place = tl.load(places + keys, mask=valid, other=0.0)
@@ -112,10 +107,12 @@ def backward_keys_kernel(
             slope = 0.0
             if ALIBI:
                 slope = tl.load(slopes + head)
-            for row in range(row_from, staircase, BLOCK_Q):
+            for row in range(row_from, row_to, BLOCK_Q):
                 rows = row + tl.arange(0, BLOCK_Q)
                 at = rows + offset
-                visible = (at[None, :] >= begin[:, None]) & (at[None, :] < end[:, None])
+                visible = at[None, :] >= begin[:, None]
+                if HAS_ENDS or not FAR:
+                    visible = visible & (at[None, :] < end[:, None])
                 d_key, d_value = _add_tile(
                     head_query,
                     query_stride_s,
@@ -123,6 +120,7 @@ def backward_keys_kernel(
                     grad_out_stride_s,
                     lse + line,
                     delta + line,
+                    row,
                     rows,
                     queries,
                     places + offset,
@@ -136,39 +134,11 @@ def backward_keys_kernel(
                     d_value,
                     DIM,
                     BLOCK_D,
-                    True,
                     ALIBI,
                     PRECISION,
                 )
-            if FAR:
-                for row in range(staircase, row_to, BLOCK_Q):
-                    rows = row + tl.arange(0, BLOCK_Q)
-                    d_key, d_value = _add_tile(
-                        head_query,
-                        query_stride_s,
-                        head_grad,
-                        grad_out_stride_s,
-                        lse + line,
-                        delta + line,
-                        rows,
-                        queries,
-                        places + offset,
-                        k,
-                        v,
-                        key_place,
-                        (rows + offset)[None, :] < end[:, None],
-                        slope,
-                        scale,
-                        d_key,
-                        d_value,
-                        DIM,
-                        BLOCK_D,
-                        HAS_ENDS,
-                        ALIBI,
-                        PRECISION,
-                    )
-        store_rows(grad_key, keys, grad_key_stride_s, valid, d_key * true_scale, DIM, BLOCK_D, FAR)
-        store_rows(grad_value, keys, grad_value_stride_s, valid, d_value, DIM, BLOCK_D, FAR)
+        store_rows(grad_key, wide_keys, grad_key_stride_s, valid, d_key * true_scale, DIM, BLOCK_D, FAR)
+        store_rows(grad_value, wide_keys, grad_value_stride_s, valid, d_value, DIM, BLOCK_D, FAR)
 
 
 @triton.jit
@@ -179,6 +149,7 @@ def _add_tile(
     grad_out_stride_s,
     lse,
     delta,
+    row,
     rows,
     queries,
     places,
@@ -192,22 +163,20 @@ def _add_tile(
     d_value,
     DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    MASKED: tl.constexpr,
     ALIBI: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One more tile of queries into the gradients of a tile of keys. Everything is [keys, queries]."""
     valid = rows < queries
-    q = load_rows(query, rows, query_stride_s, valid, DIM, BLOCK_D, False)
+    near = rows - row
+    q = load_rows(row_of(query, row, query_stride_s), near, query_stride_s, valid, DIM, BLOCK_D, False)
     norm = tl.load(lse + rows, mask=valid, other=1.0e30)  # so that rows past the end have probability 0
     scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
     if ALIBI:
         place = tl.load(places + rows, mask=valid, other=0.0)
         scores += slope * (key_place[:, None] - place[None, :])
-    if MASKED:
-        scores = hide(scores, visible)
-    probs = tl.exp2(scores - norm[None, :])
-    d_out = load_rows(grad_out, rows, grad_out_stride_s, valid, DIM, BLOCK_D, False)
+    probs = tl.exp2(hide(scores, visible) - norm[None, :])
+    d_out = load_rows(row_of(grad_out, row, grad_out_stride_s), near, grad_out_stride_s, valid, DIM, BLOCK_D, False)
     d_value = tl.dot(probs.to(d_out.dtype), d_out, d_value, input_precision=PRECISION)
     mean = tl.load(delta + rows, mask=valid, other=0.0)
     d_scores = probs * (tl.dot(v, tl.trans(d_out), input_precision=PRECISION) - mean[None, :])

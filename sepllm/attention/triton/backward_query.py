@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from sepllm.attention.triton.pieces import hide, load_rows, store_rows
+from sepllm.attention.triton.pieces import hide, load_rows, row_of, store_rows
 
 
 @triton.jit
@@ -77,12 +77,13 @@ def backward_query_kernel(
     rows = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     valid = rows < queries
     at = rows + offset
+    wide_rows = rows.to(tl.int64)
     query += batch * query_stride_b + wide_head * query_stride_h
     out += batch * out_stride_b + wide_head * out_stride_h
     grad_out += batch * grad_out_stride_b + wide_head * grad_out_stride_h
-    q = load_rows(query, rows, query_stride_s, valid, DIM, BLOCK_D, False)
-    d_out = load_rows(grad_out, rows, grad_out_stride_s, valid, DIM, BLOCK_D, False)
-    result = load_rows(out, rows, out_stride_s, valid, DIM, BLOCK_D, False)
+    q = load_rows(query, wide_rows, query_stride_s, valid, DIM, BLOCK_D, False)
+    d_out = load_rows(grad_out, wide_rows, grad_out_stride_s, valid, DIM, BLOCK_D, False)
+    result = load_rows(out, wide_rows, out_stride_s, valid, DIM, BLOCK_D, False)
     mean = tl.sum(result.to(tl.float32) * d_out.to(tl.float32), 1)
     line = tl.program_id(1).to(tl.int64) * queries + rows
     tl.store(delta + line, mean, mask=valid)
@@ -111,8 +112,9 @@ def backward_query_kernel(
 
     for index in range(far_from, staircase, BLOCK_K):
         keys = tl.load(packed + index + columns)
-        k = load_rows(key, keys, key_stride_s, keys < seq, DIM, BLOCK_D, True)
-        v = load_rows(value, keys, value_stride_s, keys < seq, DIM, BLOCK_D, True)
+        wide = keys.to(tl.int64)
+        k = load_rows(key, wide, key_stride_s, keys < seq, DIM, BLOCK_D, True)
+        v = load_rows(value, wide, value_stride_s, keys < seq, DIM, BLOCK_D, True)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if ALIBI:
             scores += slope * (tl.load(places + keys)[None, :] - place[:, None])
@@ -122,8 +124,9 @@ def backward_query_kernel(
 
     for index in range(staircase, far_to, BLOCK_K):
         keys = tl.load(packed + index + columns, mask=index + columns < seq, other=seq)
-        k = load_rows(key, keys, key_stride_s, keys < seq, DIM, BLOCK_D, False)
-        v = load_rows(value, keys, value_stride_s, keys < seq, DIM, BLOCK_D, False)
+        wide = keys.to(tl.int64)
+        k = load_rows(key, wide, key_stride_s, keys < seq, DIM, BLOCK_D, False)
+        v = load_rows(value, wide, value_stride_s, keys < seq, DIM, BLOCK_D, False)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if ALIBI:
             scores += slope * (tl.load(places + keys, mask=keys < seq, other=0.0)[None, :] - place[:, None])
@@ -135,8 +138,8 @@ def backward_query_kernel(
 
     for index in range(near_from, last + 1, BLOCK_K):
         keys = index + columns
-        k = load_rows(key, keys, key_stride_s, keys < seq, DIM, BLOCK_D, False)
-        v = load_rows(value, keys, value_stride_s, keys < seq, DIM, BLOCK_D, False)
+        k = load_rows(row_of(key, index, key_stride_s), columns, key_stride_s, keys < seq, DIM, BLOCK_D, False)
+        v = load_rows(row_of(value, index, value_stride_s), columns, value_stride_s, keys < seq, DIM, BLOCK_D, False)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if ALIBI:
             scores += slope * (tl.load(places + keys, mask=keys < seq, other=0.0)[None, :] - place[:, None])
@@ -148,7 +151,7 @@ def backward_query_kernel(
         d_query = _add_tile(hide(scores, visible), k, v, d_out, norm, mean, d_query, PRECISION)
 
     grad_query += batch * grad_query_stride_b + wide_head * grad_query_stride_h
-    store_rows(grad_query, rows, grad_query_stride_s, valid, d_query * true_scale, DIM, BLOCK_D, False)
+    store_rows(grad_query, wide_rows, grad_query_stride_s, valid, d_query * true_scale, DIM, BLOCK_D, False)
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from sepllm.attention.triton.pieces import hide, load_rows, store_rows
+from sepllm.attention.triton.pieces import hide, load_rows, row_of, store_rows
 
 
 @triton.jit
@@ -63,9 +63,10 @@ def forward_kernel(
     rows = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     valid = rows < queries
     at = rows + offset
+    wide_rows = rows.to(tl.int64)
     q = load_rows(
         query + batch * query_stride_b + head.to(tl.int64) * query_stride_h,
-        rows,
+        wide_rows,
         query_stride_s,
         valid,
         DIM,
@@ -98,18 +99,20 @@ def forward_kernel(
 
     for index in range(far_from, staircase, BLOCK_K):
         keys = tl.load(packed + index + columns)
-        k = load_rows(key, keys, key_stride_s, keys < seq, DIM, BLOCK_D, True)
+        wide = keys.to(tl.int64)
+        k = load_rows(key, wide, key_stride_s, keys < seq, DIM, BLOCK_D, True)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if ALIBI:
             scores += slope * (tl.load(places + keys)[None, :] - place[:, None])
         if HAS_ENDS:
             scores = hide(scores, at[:, None] < tl.load(far_end + index + columns)[None, :])
-        v = load_rows(value, keys, value_stride_s, keys < seq, DIM, BLOCK_D, True)
+        v = load_rows(value, wide, value_stride_s, keys < seq, DIM, BLOCK_D, True)
         most, total, acc = _absorb(scores, v, most, total, acc, PRECISION)
 
     for index in range(staircase, far_to, BLOCK_K):
         keys = tl.load(packed + index + columns, mask=index + columns < seq, other=seq)
-        k = load_rows(key, keys, key_stride_s, keys < seq, DIM, BLOCK_D, False)
+        wide = keys.to(tl.int64)
+        k = load_rows(key, wide, key_stride_s, keys < seq, DIM, BLOCK_D, False)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if ALIBI:
             scores += slope * (tl.load(places + keys, mask=keys < seq, other=0.0)[None, :] - place[:, None])
@@ -117,12 +120,12 @@ def forward_kernel(
         if HAS_ENDS:
             end = tl.load(far_end + index + columns, mask=index + columns < seq, other=0)
             visible = visible & (at[:, None] < end[None, :])
-        v = load_rows(value, keys, value_stride_s, keys < seq, DIM, BLOCK_D, False)
+        v = load_rows(value, wide, value_stride_s, keys < seq, DIM, BLOCK_D, False)
         most, total, acc = _absorb(hide(scores, visible), v, most, total, acc, PRECISION)
 
     for index in range(near_from, last + 1, BLOCK_K):
         keys = index + columns
-        k = load_rows(key, keys, key_stride_s, keys < seq, DIM, BLOCK_D, False)
+        k = load_rows(row_of(key, index, key_stride_s), columns, key_stride_s, keys < seq, DIM, BLOCK_D, False)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if ALIBI:
             scores += slope * (tl.load(places + keys, mask=keys < seq, other=0.0)[None, :] - place[:, None])
@@ -131,13 +134,13 @@ def forward_kernel(
         if HAS_ENDS:
             end = tl.load(near_end + keys, mask=keys < seq, other=0)
             visible = visible & (at[:, None] < end[None, :])
-        v = load_rows(value, keys, value_stride_s, keys < seq, DIM, BLOCK_D, False)
+        v = load_rows(row_of(value, index, value_stride_s), columns, value_stride_s, keys < seq, DIM, BLOCK_D, False)
         most, total, acc = _absorb(hide(scores, visible), v, most, total, acc, PRECISION)
 
     # Every query has seen itself by now: what a tile without a visible key left in total and acc was wiped then.
     store_rows(
         out + batch * out_stride_b + head.to(tl.int64) * out_stride_h,
-        rows,
+        wide_rows,
         out_stride_s,
         valid,
         acc / total[:, None],

@@ -5,10 +5,19 @@ import triton.language as tl
 
 
 @triton.jit
+def row_of(base, row, stride):
+    """Where a row begins. The interpreter hands loop counters over as plain ints, hence the cast."""
+    return base + tl.cast(row, tl.int64) * stride
+
+
+@triton.jit
 def load_rows(base, rows, stride, valid, DIM: tl.constexpr, BLOCK_D: tl.constexpr, ALL: tl.constexpr):
-    """[len(rows), BLOCK_D] of a matrix with contiguous columns; zeros where a row is not valid. ALL: all are."""
+    """[len(rows), BLOCK_D] of a matrix with contiguous columns; zeros where a row is not valid. ALL: all are.
+
+    rows: int64, or int32 when counted from a base nearby; 64 bits per row cost registers.
+    """
     column = tl.arange(0, BLOCK_D)
-    place = base + rows.to(tl.int64)[:, None] * stride + column[None, :]
+    place = base + rows[:, None] * stride + column[None, :]
     if ALL:
         if DIM == BLOCK_D:
             part = tl.load(place)
@@ -23,7 +32,7 @@ def load_rows(base, rows, stride, valid, DIM: tl.constexpr, BLOCK_D: tl.constexp
 def store_rows(base, rows, stride, valid, part, DIM: tl.constexpr, BLOCK_D: tl.constexpr, ADD: tl.constexpr):
     """The reverse of load_rows. ADD: add to what is there; each row must occur once in the whole launch."""
     column = tl.arange(0, BLOCK_D)
-    place = base + rows.to(tl.int64)[:, None] * stride + column[None, :]
+    place = base + rows[:, None] * stride + column[None, :]
     keep = valid[:, None] & (column[None, :] < DIM)
     if ADD:
         part += tl.load(place, mask=keep, other=0.0).to(tl.float32)
