@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megatron.data.batch import Batch
-from megatron.data.fingerprint import file_fingerprint, manifest_fingerprint
+from megatron.data.fingerprint import manifest_fingerprint
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.loader import batches
 from megatron.data.order import SampleOrder
@@ -191,6 +191,5 @@ class _Maker:
 
     def _hashes(self, dataset: IndexedDataset) -> dict[str, str]:
         if dataset not in self.hashes:
-            paths = {"bin": dataset.bin_path, "idx": dataset.index_path}
-            self.hashes[dataset] = {kind: file_fingerprint(path) for kind, path in paths.items()}
+            self.hashes[dataset] = dataset.fingerprints()
         return self.hashes[dataset]

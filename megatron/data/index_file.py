@@ -44,8 +44,8 @@ class Index:
     total_tokens: int
 
 
-def read_index(path: Path, bin_path: Path, bin_bytes: int) -> Index:
-    """Map `path` and check it against itself and against the length of its `.bin`.
+def read_index(path: Path, bin_name: str, bin_bytes: int) -> Index:
+    """Map `path` and check it against itself and against the length of its `.bin` (named `bin_name` in messages).
 
     DataError with expected and actual values: foreign or older format, wrong length, pointers that do not follow
     from the sizes, document borders that run backwards, a `.bin` that is too short or too long.
@@ -61,7 +61,7 @@ def read_index(path: Path, bin_path: Path, bin_bytes: int) -> Index:
     document_index = np.frombuffer(mapped, "<i8", borders, HEADER.size + 12 * sequences)
     total_tokens = _check_sizes(path, sizes)
     dtype = _settle_float_width(code, total_tokens, bin_bytes)
-    _check_bin_length(path, bin_path, bin_bytes, total_tokens, dtype)
+    _check_bin_length(path, bin_name, bin_bytes, total_tokens, dtype)
     _check_pointers(path, sizes, pointers, dtype.itemsize)
     documents_known = _check_documents(path, document_index, sequences)
     return Index(path, dtype, sizes, pointers, document_index if documents_known else None, total_tokens)
@@ -130,12 +130,12 @@ def _settle_float_width(code: int, total_tokens: int, bin_bytes: int) -> np.dtyp
     return DTYPES[code]
 
 
-def _check_bin_length(path: Path, bin_path: Path, actual: int, total_tokens: int, dtype: np.dtype) -> None:
+def _check_bin_length(path: Path, bin_name: str, actual: int, total_tokens: int, dtype: np.dtype) -> None:
     expected = total_tokens * dtype.itemsize
     if actual != expected:
         state = "cut short" if actual < expected else "longer than its index says"
         raise DataError(
-            f"{bin_path}: expected {expected} bytes ({total_tokens} tokens of {dtype.name}, by {path.name}), found "
+            f"{bin_name}: expected {expected} bytes ({total_tokens} tokens of {dtype.name}, by {path.name}), found "
             f"{actual} bytes. The file is {state}, or the two are not of one data set: copy or build them again."
         )
 

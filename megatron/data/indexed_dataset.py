@@ -1,8 +1,10 @@
-"""An idxmap data set on disk: `<prefix>.bin` (nothing but tokens) beside `<prefix>.idx` (where they belong)."""
+"""An idxmap data set on disk: `<prefix>.bin` (nothing but tokens) beside `<prefix>.idx` (where they belong).
+
+The `.bin` may lie there in shards (`megatron/data/token_file.py`), which are read in place.
+"""
 
 import difflib
 import os
-import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +12,9 @@ from types import TracebackType
 
 import numpy as np
 
+from megatron.data.fingerprint import content_fingerprint, file_fingerprint
 from megatron.data.index_file import DTYPES, Index, read_index, write_index
+from megatron.data.token_file import TokenFile, open_tokens, prefix_of_shard
 from megatron.errors import DataError
 
 
@@ -24,16 +28,15 @@ class IndexedDataset:
 
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = Path(prefix)
-        self.bin_path = Path(f"{prefix}.bin")
         self.index_path = Path(f"{prefix}.idx")
-        if not (self.bin_path.is_file() and self.index_path.is_file()):
-            raise _missing(self.prefix, self.bin_path, self.index_path)
+        tokens = open_tokens(self.prefix)
+        if tokens is None or not self.index_path.is_file():
+            raise _missing(self.prefix, tokens is not None, self.index_path)
+        self.token_file: TokenFile = tokens
         try:
-            self._index: Index = read_index(self.index_path, self.bin_path, self.bin_path.stat().st_size)
-            self._file = os.open(self.bin_path, os.O_RDONLY)
+            self._index: Index = read_index(self.index_path, tokens.name, tokens.num_bytes)
         except OSError as error:
             raise DataError(f"{self.prefix}: cannot read the data set: {error}.") from error
-        weakref.finalize(self, os.close, self._file)
 
     def __reduce__(self) -> tuple[type["IndexedDataset"], tuple[Path]]:
         return IndexedDataset, (self.prefix,)
@@ -89,28 +92,24 @@ class IndexedDataset:
         """`count` tokens from token `start` of the `.bin`, whatever sequences they belong to: [count], own dtype."""
         if start < 0 or count < 0 or start + count > self.num_tokens:
             raise IndexError(f"tokens [{start}, {start + count}) of {self.num_tokens} in {self.prefix}")
-        wanted, offset = count * self.dtype.itemsize, start * self.dtype.itemsize
-        return np.frombuffer(self._read(wanted, offset), self.dtype)
+        itemsize = self.dtype.itemsize
+        return np.frombuffer(self.token_file.read(count * itemsize, start * itemsize), self.dtype)
 
-    def _read(self, wanted: int, offset: int) -> bytes:
-        try:
-            data = os.pread(self._file, wanted, offset)
-            while len(data) < wanted and (more := os.pread(self._file, wanted - len(data), offset + len(data))):
-                data += more  # one call of the system returns at most 2 GiB
-        except OSError as error:
-            raise DataError(f"{self.bin_path}: reading {wanted} bytes at byte {offset} failed: {error}.") from error
-        if len(data) < wanted:
-            raise DataError(
-                f"{self.bin_path}: expected {wanted} bytes at byte {offset}, found {len(data)}: "
-                "the file was shortened while in use. Copy or build it again."
-            )
-        return data
+    def place_of_token(self, token: int) -> str:
+        """Token `token` of the `.bin` in words: the file (shard) it lies in, and the byte."""
+        return self.token_file.place(token * self.dtype.itemsize)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of tokens and index, see `megatron.data.fingerprint`; the same for shards and the joined file."""
+        tokens = self.token_file
+        return {"bin": content_fingerprint(tokens.num_bytes, tokens.read), "idx": file_fingerprint(self.index_path)}
 
     def warm_up(self) -> None:
         """Read the whole `.bin` once, so that the system keeps what it can of it in memory."""
-        step = 1 << 24
-        for offset in range(0, self.num_tokens * self.dtype.itemsize, step):
-            os.pread(self._file, step, offset)
+        block = memoryview(bytearray(1 << 24))
+        total = self.token_file.num_bytes
+        for offset in range(0, total, len(block)):
+            self.token_file.read_into(block[: total - offset], offset)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -210,20 +209,16 @@ class IndexedDatasetWriter:
         self._file.write(ids.astype(self.dtype, copy=False).tobytes())
 
 
-def _missing(prefix: Path, *looked_for: Path) -> DataError:
-    absent = [path for path in looked_for if not path.is_file()]
-    message = f"No data set at {prefix}: {' and '.join(str(path) for path in absent)} not found."
+def _missing(prefix: Path, tokens_found: bool, index_path: Path) -> DataError:
+    absent = [] if tokens_found else [f"{prefix}.bin"]
+    absent += [] if index_path.is_file() else [str(index_path)]
+    message = f"No data set at {prefix}: {' and '.join(absent)} not found."
     folder = prefix.parent
     if not folder.is_dir():
         return DataError(f"{message} The folder {folder} does not exist either.")
     if prefix.suffix in (".bin", ".idx") and prefix.is_file():
-        return DataError(f"{message} Give the prefix without its ending: {prefix.with_suffix('')}")
-    shards = sorted(folder.glob(f"{prefix.name}-*-of-*.bin"))
-    if shards:
-        return DataError(
-            f"{message} It is there in {len(shards)} shards; join them first: "
-            f"cat {folder / prefix.name}-*-of-*.bin > {prefix}.bin"
-        )
+        plain = prefix_of_shard(prefix) or prefix.with_suffix("")
+        return DataError(f"{message} Give the prefix without its ending: {plain}")
     known = sorted(path.stem for path in folder.glob("*.idx"))
     near = difflib.get_close_matches(prefix.name, known, n=3, cutoff=0.5) or known[:3]
     if near:

@@ -31,7 +31,7 @@ class SampleStream:
             raise IndexError(f"documents [{self.first_document}, {self.last_document}) of {self.dataset.num_documents}")
         if self.dataset.dtype.kind not in "iu":
             raise DataError(
-                f"{self.dataset.bin_path}: holds {self.dataset.dtype.name} numbers, and token ids are integers. "
+                f"{self.dataset.token_file.name}: holds {self.dataset.dtype.name} numbers, and token ids are integers. "
                 "This looks like a side file (rewards, log-probabilities)."
             )
         first = self.dataset.first_token(self.first_document)

@@ -45,15 +45,13 @@ class Part:
         labels = self.labels.tokens(self.stream.token_offset(number), len(text)).astype(np.int64)
         if labels.max() >= vocab_size:
             where = self.stream.token_offset(number) + int(np.argmax(labels >= vocab_size))
-            raise DataError(f"{self.labels.bin_path}: label {labels.max()} at token {where}; {_advice(vocab_size)}")
+            raise DataError(_at(self.labels, where, f"label {labels.max()}", vocab_size))
         return text, labels
 
     def _outside_vocabulary(self, number: int, text: np.ndarray, vocab_size: int) -> DataError:
         place = int(np.argmax((text < 0) | (text >= vocab_size)))
         where = self.stream.token_offset(number) + place
-        return DataError(
-            f"{self.stream.dataset.bin_path}: id {text[place]} at token {where} of the file; {_advice(vocab_size)}"
-        )
+        return DataError(_at(self.stream.dataset, where, f"id {text[place]}", vocab_size))
 
 
 class SampleSource:
@@ -91,8 +89,9 @@ class SampleSource:
         return np.stack([text for text, _ in pairs]), np.stack([labels for _, labels in pairs])
 
 
-def _advice(vocab_size: int) -> str:
+def _at(dataset: IndexedDataset, token: int, found: str, vocab_size: int) -> str:
     return (
-        f"the vocabulary has {vocab_size} ids, 0 to {vocab_size - 1}. The data were made with another tokenizer "
-        "(check tokenizer_type and vocab_file) or are damaged."
+        f"{dataset.place_of_token(token)}: {found} at token {token} of {dataset.prefix}; the vocabulary has "
+        f"{vocab_size} ids, 0 to {vocab_size - 1}. The data were made with another tokenizer (check tokenizer_type "
+        "and vocab_file) or are damaged: tools/datasets/check_data.py looks through all of them."
     )
