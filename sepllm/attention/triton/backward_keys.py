@@ -60,19 +60,20 @@ def backward_keys_kernel(
     ALIBI: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Grid (tiles of keys, batch x kv_heads). scale and slopes contain log2(e), true_scale does not."""
-    batch = (tl.program_id(1) // kv_heads).to(tl.int64)
-    kv_head = tl.program_id(1) % kv_heads
-    key += batch * key_stride_b + kv_head.to(tl.int64) * key_stride_h
-    value += batch * value_stride_b + kv_head.to(tl.int64) * value_stride_h
-    grad_key += batch * grad_key_stride_b + kv_head.to(tl.int64) * grad_key_stride_h
-    grad_value += batch * grad_value_stride_b + kv_head.to(tl.int64) * grad_value_stride_h
+    """Grid: tiles of keys within batch x kv_heads. scale and slopes contain log2(e), true_scale does not."""
+    tiles = tl.cdiv(seq, BLOCK_K)
+    batch_head = (tl.program_id(0) // tiles).to(tl.int64)
+    batch = batch_head // kv_heads
+    kv_head = batch_head % kv_heads
+    key += batch * key_stride_b + kv_head * key_stride_h
+    value += batch * value_stride_b + kv_head * value_stride_h
+    grad_key += batch * grad_key_stride_b + kv_head * grad_key_stride_h
+    grad_value += batch * grad_value_stride_b + kv_head * grad_value_stride_h
     packed += batch * seq
     places += batch * places_stride_b
 
     offset = seq - queries
-    first = tl.program_id(0) * BLOCK_K
-    index = first + tl.arange(0, BLOCK_K)
+    index = tl.program_id(0) % tiles * BLOCK_K + tl.arange(0, BLOCK_K)
     # Keys of this tile, and which queries see each one: from `begin` to before `end`.
     if FAR:
         keys = tl.load(packed + index, mask=index < seq, other=seq)
@@ -102,8 +103,8 @@ def backward_keys_kernel(
         for member in range(0, group):
             head = kv_head * group + member
             line = (batch * kv_heads * group + head) * queries
-            head_query = query + batch * query_stride_b + head.to(tl.int64) * query_stride_h
-            head_grad = grad_out + batch * grad_out_stride_b + head.to(tl.int64) * grad_out_stride_h
+            head_query = query + batch * query_stride_b + head * query_stride_h
+            head_grad = grad_out + batch * grad_out_stride_b + head * grad_out_stride_h
             slope = 0.0
             if ALIBI:
                 slope = tl.load(slopes + head)

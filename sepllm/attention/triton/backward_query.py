@@ -57,16 +57,17 @@ def backward_query_kernel(
     ALIBI: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Grid (tiles of queries, batch x heads). Also writes delta = sum of out x grad_out, for the keys' kernel.
+    """Grid: tiles of queries within batch x heads. Also writes delta = sum of out x grad_out, for the keys' kernel.
 
     scale and slopes contain log2(e), true_scale does not.
     """
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    batch = (tl.program_id(1) // heads).to(tl.int64)
-    head = tl.program_id(1) % heads
-    wide_head = head.to(tl.int64)
-    key += batch * key_stride_b + (head // group).to(tl.int64) * key_stride_h
-    value += batch * value_stride_b + (head // group).to(tl.int64) * value_stride_h
+    tiles = tl.cdiv(queries, BLOCK_Q)
+    tile = tiles - 1 - tl.program_id(0) % tiles
+    batch_head = (tl.program_id(0) // tiles).to(tl.int64)
+    batch = batch_head // heads
+    head = batch_head % heads
+    key += batch * key_stride_b + (head // group) * key_stride_h
+    value += batch * value_stride_b + (head // group) * value_stride_h
     before += batch * (seq + 1)
     packed += batch * seq
     near_end += batch * seq
@@ -78,14 +79,14 @@ def backward_query_kernel(
     valid = rows < queries
     at = rows + offset
     wide_rows = rows.to(tl.int64)
-    query += batch * query_stride_b + wide_head * query_stride_h
-    out += batch * out_stride_b + wide_head * out_stride_h
-    grad_out += batch * grad_out_stride_b + wide_head * grad_out_stride_h
+    query += batch * query_stride_b + head * query_stride_h
+    out += batch * out_stride_b + head * out_stride_h
+    grad_out += batch * grad_out_stride_b + head * grad_out_stride_h
     q = load_rows(query, wide_rows, query_stride_s, valid, DIM, BLOCK_D, False)
     d_out = load_rows(grad_out, wide_rows, grad_out_stride_s, valid, DIM, BLOCK_D, False)
     result = load_rows(out, wide_rows, out_stride_s, valid, DIM, BLOCK_D, False)
     mean = tl.sum(result.to(tl.float32) * d_out.to(tl.float32), 1)
-    line = tl.program_id(1).to(tl.int64) * queries + rows
+    line = batch_head * queries + rows
     tl.store(delta + line, mean, mask=valid)
     norm = tl.load(lse + line, mask=valid, other=1.0e30)  # rows past the end: probability 0
     slope = 0.0
@@ -150,7 +151,7 @@ def backward_query_kernel(
             visible = visible & (at[:, None] < end[None, :])
         d_query = _add_tile(hide(scores, visible), k, v, d_out, norm, mean, d_query, PRECISION)
 
-    grad_query += batch * grad_query_stride_b + wide_head * grad_query_stride_h
+    grad_query += batch * grad_query_stride_b + head * grad_query_stride_h
     store_rows(grad_query, wide_rows, grad_query_stride_s, valid, d_query * true_scale, DIM, BLOCK_D, False)
 
 

@@ -47,12 +47,14 @@ def forward_kernel(
     ALIBI: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Grid (tiles of queries, batch x heads). scale and slopes contain log2(e); lse is in powers of two."""
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the latest queries see most: first, to finish together
-    batch = (tl.program_id(1) // heads).to(tl.int64)
-    head = tl.program_id(1) % heads
-    key += batch * key_stride_b + (head // group).to(tl.int64) * key_stride_h
-    value += batch * value_stride_b + (head // group).to(tl.int64) * value_stride_h
+    """Grid: tiles of queries within batch x heads. scale and slopes contain log2(e); lse is in powers of two."""
+    tiles = tl.cdiv(queries, BLOCK_Q)
+    tile = tiles - 1 - tl.program_id(0) % tiles  # the latest queries see most: first, to finish together
+    batch_head = (tl.program_id(0) // tiles).to(tl.int64)
+    batch = batch_head // heads
+    head = batch_head % heads
+    key += batch * key_stride_b + (head // group) * key_stride_h
+    value += batch * value_stride_b + (head // group) * value_stride_h
     before += batch * (seq + 1)
     packed += batch * seq
     near_end += batch * seq
@@ -65,7 +67,7 @@ def forward_kernel(
     at = rows + offset
     wide_rows = rows.to(tl.int64)
     q = load_rows(
-        query + batch * query_stride_b + head.to(tl.int64) * query_stride_h,
+        query + batch * query_stride_b + head * query_stride_h,
         wide_rows,
         query_stride_s,
         valid,
@@ -139,7 +141,7 @@ def forward_kernel(
 
     # Every query has seen itself by now: what a tile without a visible key left in total and acc was wiped then.
     store_rows(
-        out + batch * out_stride_b + head.to(tl.int64) * out_stride_h,
+        out + batch * out_stride_b + head * out_stride_h,
         wide_rows,
         out_stride_s,
         valid,
@@ -148,7 +150,7 @@ def forward_kernel(
         BLOCK_D,
         False,
     )
-    tl.store(lse + tl.program_id(1).to(tl.int64) * queries + rows, most + tl.log2(total), mask=valid)
+    tl.store(lse + batch_head * queries + rows, most + tl.log2(total), mask=valid)
 
 
 @triton.jit

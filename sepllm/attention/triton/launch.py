@@ -119,12 +119,12 @@ class _Call:
     def tile(self, kernel: str) -> Tile:
         return tile_for(kernel, self.head_dim, self.bytes)
 
-    def query_grid(self, tile: Tile) -> tuple[int, int]:
-        return -(-self.queries // tile.queries), self.batch * self.heads
+    def query_grid(self, tile: Tile) -> tuple[int]:
+        return (-(-self.queries // tile.queries) * self.batch * self.heads,)
 
-    def key_grid(self, tile: Tile) -> tuple[int, int]:
+    def key_grid(self, tile: Tile) -> tuple[int]:
         # The number of marked keys is known on the device alone: as many tiles as there could be.
-        return -(-self.plan.seq // tile.keys), self.batch * self.heads // self.group
+        return (-(-self.plan.seq // tile.keys) * self.batch * self.heads // self.group,)
 
     def constants(self, tile: Tile) -> dict[str, Any]:
         return {

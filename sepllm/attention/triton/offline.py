@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,12 @@ _FUNCTIONS = {
     "backward_query": backward_query_kernel,
     "backward_near": backward_keys_kernel,
     "backward_far": backward_keys_kernel,
+}
+_FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ends": {"has_ends": True},
+    "alibi": {"alibi": True},
+    "both": {"has_ends": True, "alibi": True},
 }
 _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _MATRICES = ("query", "key", "value", "out", "grad_out", "grad_query", "grad_key", "grad_value")
@@ -52,8 +58,12 @@ def resources(
     tile: Tile | None = None,
     has_ends: bool = False,
     alibi: bool = False,
+    ones: Collection[str] = (),
 ) -> Resources:
-    """Compile one of KERNELS for a capability such as 80 or 90, with the tile of tiles.py unless one is given."""
+    """Compile one of KERNELS for a capability such as 80 or 90, with the tile of tiles.py unless one is given.
+
+    ones: integer arguments that are 1, which Triton compiles as constants.
+    """
     tile = tile or tile_for(kernel, head_dim, _BYTES[dtype])
     function = _FUNCTIONS[kernel]
     constants = {
@@ -67,6 +77,7 @@ def resources(
     }
     if function is backward_keys_kernel:
         constants["FAR"] = kernel == "backward_far"
+    constants |= {name: 1 for name in function.arg_names if name in ones}
     signature = {name: "constexpr" if name in constants else _type(name, dtype) for name in function.arg_names}
     divisible: Any = {
         (place,): [["tt.divisibility", 16]]
@@ -105,15 +116,15 @@ def _inspect(cubin: bytes) -> tuple[int, int]:
 
 def report(capabilities: Sequence[int]) -> Iterator[str]:
     """A table of all kernels in bf16 for heads of 64 and 128 numbers, line by line."""
-    yield f"{'sm':>3} {'head':>4} {'kernel':<15} {'form':<6} {'tile':>8} {'warps':>5} {'regs':>5} {'spill':>6} {'shared':>7}"
+    yield " sm head kernel         form      tile warps  regs  spill  shared"
     for capability in capabilities:
         for head_dim in (64, 128):
             for kernel in KERNELS:
                 tile = tile_for(kernel, head_dim, 2)
-                for form, flags in (("plain", {}), ("ends", {"has_ends": True}), ("alibi", {"alibi": True})):
+                for form, flags in _FORMS.items():
                     found = resources(kernel, head_dim, capability, **flags)
                     yield (
-                        f"{capability:>3} {head_dim:>4} {kernel:<15} {form:<6} {f'{tile.queries}x{tile.keys}':>8} "
+                        f"{capability:>3} {head_dim:>4} {kernel:<14} {form:<6} {f'{tile.queries}x{tile.keys}':>8} "
                         f"{tile.warps:>5} {found.registers:>5} {found.spilled:>6} {found.shared:>7}"
                     )
 

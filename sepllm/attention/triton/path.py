@@ -32,7 +32,8 @@ def triton_attention(
         raise UnsupportedError(f"path 'triton' {reason}")
     from sepllm.attention.triton.launch import TritonAttention
 
-    with torch.autocast(query.device.type, enabled=False):
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.autocast(query.device.type, enabled=False), torch.cuda.device_of(query):
         return TritonAttention.apply(query, key, value, plan, scale, alibi_slopes, positions)
 
 

@@ -18,11 +18,10 @@ def load_rows(base, rows, stride, valid, DIM: tl.constexpr, BLOCK_D: tl.constexp
     """
     column = tl.arange(0, BLOCK_D)
     place = base + rows[:, None] * stride + column[None, :]
-    if ALL:
-        if DIM == BLOCK_D:
-            part = tl.load(place)
-        else:
-            part = tl.load(place, mask=column[None, :] < DIM, other=0.0)
+    if ALL and DIM == BLOCK_D:
+        part = tl.load(place)
+    elif ALL:
+        part = tl.load(place, mask=column[None, :] < DIM, other=0.0)
     else:
         part = tl.load(place, mask=valid[:, None] & (column[None, :] < DIM), other=0.0)
     return part

@@ -25,12 +25,12 @@ _HALF = {
     },
     128: {
         "forward": Tile(128, 64, 8, 3),
-        "backward_query": Tile(128, 64, 8, 2),
+        "backward_query": Tile(128, 32, 8, 2),
         "backward_near": Tile(32, 64, 8, 3),
-        "backward_far": Tile(32, 64, 8, 3),
+        "backward_far": Tile(32, 64, 8, 2),
     },
 }
-_SINGLE = {64: dict.fromkeys(KERNELS, Tile(32, 32, 4, 1)), 128: dict.fromkeys(KERNELS, Tile(32, 32, 4, 1))}
+_SINGLE = Tile(32, 32, 8, 1)
 
 
 def block_dim(head_dim: int) -> int:
@@ -40,5 +40,6 @@ def block_dim(head_dim: int) -> int:
 
 def tile_for(kernel: str, head_dim: int, bytes_per_number: int) -> Tile:
     """The tile of one of KERNELS for heads of head_dim numbers of 2 (bf16, fp16) or 4 bytes (fp32)."""
-    table = _HALF if bytes_per_number == 2 else _SINGLE
-    return table[64 if block_dim(head_dim) <= 64 else 128][kernel]
+    if bytes_per_number > 2:
+        return _SINGLE
+    return _HALF[64 if block_dim(head_dim) <= 64 else 128][kernel]
