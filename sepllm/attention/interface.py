@@ -12,6 +12,7 @@ from sepllm.attention.masked import masked_attention
 from sepllm.attention.packed import packed_attention
 from sepllm.attention.plan import Plan
 from sepllm.attention.reference import reference_attention
+from sepllm.attention.triton.path import triton_attention
 from sepllm.errors import ConfigError, ShapeError, UnsupportedError, did_you_mean
 
 PATHS = ("auto", "reference", "masked", "packed", "flex", "triton")
@@ -45,7 +46,7 @@ def separator_attention(
     scale: of the scores; None: 1 / sqrt(head_dim).
     alibi_slopes: [heads], constants; adds -slope * (position of query - position of key).
     positions: [seq] or [batch, seq] for ALiBi; None: place in the row.
-    path: "auto", "reference", "masked" or "packed".
+    path: "auto", "reference", "masked", "packed" or "triton".
     softmax: "softmax", or the Self-Adjusting "sa" and "no_denominator" with their two biases.
     dropout_p: dropout of the attention weights.
     Raises ShapeError, ConfigError, UnsupportedError.
@@ -61,6 +62,10 @@ def separator_attention(
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
         _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "masked")
         return packed_attention(q, k, v, plan, scale, alibi_slopes, positions)
+    if chosen == "triton":
+        _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
+        _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "masked")
+        return triton_attention(q, k, v, plan, scale, alibi_slopes, positions)
     bias = _alibi_bias(q, plan, alibi_slopes, positions)
     if chosen == "masked":
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
@@ -68,7 +73,7 @@ def separator_attention(
     if chosen == "reference":
         return reference_attention(q, k, v, plan, scale, bias, softmax, numerator_bias, denominator_bias, dropout_p)
     raise UnsupportedError(
-        f"path {chosen!r} is not part of this version. Use 'auto', or one of 'packed', 'masked', 'reference'."
+        f"path {chosen!r} is not part of this version. Use 'auto', or one of 'packed', 'triton', 'masked', 'reference'."
     )
 
 

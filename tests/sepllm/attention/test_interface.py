@@ -16,7 +16,7 @@ def _tensors(batch: int = 2, heads: int = 4, seq: int = 20, dim: int = 8) -> tup
     return tuple(torch.randn(batch, heads, seq, dim) for _ in range(3))
 
 
-@pytest.mark.parametrize("path", ["flex", "triton"])
+@pytest.mark.parametrize("path", ["flex"])
 def test_paths_of_later_versions_are_known_and_refused(path: str) -> None:
     with pytest.raises(UnsupportedError, match=f"'{path}' is not part of this version"):
         separator_attention(*_tensors(), build_plan(sep(), text(2, 20)), path=path)
