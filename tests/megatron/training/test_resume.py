@@ -62,6 +62,22 @@ def test_other_layouts_continue_the_same_run(tmp_path: Path, data: Path) -> None
 
 
 @pytest.mark.multiprocess
+def test_warm_start_retention_and_refusals(tmp_path: Path, data: Path) -> None:
+    """In one process: weights only, kept checkpoints, a changed model, a changed tokenizer, a loss that is NaN."""
+    settings = tiny_settings(data, train_iters=6, checkpoint_factor=2, keep_last_n_checkpoints=2)
+    config = str(write_settings(tmp_path / "config.yml", settings))
+    [seen] = run_ranks(warm_starts, 1, config, str(tmp_path))
+    assert seen["kept"] == ["global_step4", "global_step6"]
+    assert seen["finetune"] == [0, 0]
+    assert seen["finetune_weights_equal"] is True
+    assert seen["fresh_moments"] == [6, 24]
+    assert "'layers.3." in seen["other_model"]
+    assert "tokenizer" in seen["other_tokenizer"]
+    assert "The loss is nan at step 1" in seen["nan"]
+    assert seen["nan_saved"] == []
+
+
+@pytest.mark.multiprocess
 def test_sigterm_saves_and_leaves_with_75(tmp_path: Path, data: Path) -> None:
     save = tmp_path / "run"
     settings = tiny_settings(
@@ -123,6 +139,67 @@ def train_pieces(config: str, pieces: list[list[str]]) -> None:
             train(run)
         except StopRequested:
             continue
+
+
+def warm_starts(config: str, folder: str) -> dict[str, Any]:
+    """Runs in one process; what each way of loading led to."""
+    from megatron.errors import CheckpointError, NumericsError
+    from megatron.neox_arguments.load import load_arguments
+    from megatron.training.build import build_run, start_parallel
+    from megatron.training.loop import train
+    from megatron.training.resume import load_run
+
+    save = f"{folder}/run"
+    parallel = start_parallel(load_arguments([config], [], world_size=1))
+
+    def make(*overrides: str) -> Any:
+        return build_run(load_arguments([config], overrides, world_size=1), parallel)
+
+    train(make(f"save={save}"))
+    seen: dict[str, Any] = {"kept": sorted(path.name for path in Path(save).glob("global_step*"))}
+
+    run = make(f"load={save}", "finetune=true")
+    load_run(run)
+    seen["finetune"] = [run.state.iteration, run.state.consumed_samples]
+    reader = _reader(save)
+    parameters = list(run.engine.module.parameters())
+    seen["finetune_weights_equal"] = all(torch.equal(p, reader.weight(p.shard.name)) for p in parameters)
+
+    run = make(f"load={save}", "no_load_optim=true")
+    load_run(run)
+    seen["fresh_moments"] = [run.state.iteration, run.state.consumed_samples]
+
+    for what, overrides in {
+        "other_model": ["num_layers=3", "prefill_loc_win_size_list=[64, 8, 8]"],
+        "other_tokenizer": ["tokenizer_type=HFTokenizer", f"vocab_file={_tokenizer(folder)}", "separators=."],
+    }.items():
+        with pytest.raises(CheckpointError) as caught:
+            load_run(make(f"load={save}", *overrides))
+        seen[what] = str(caught.value)
+
+    run = make(f"save={folder}/nan", "checkpoint_factor=1")
+    with torch.no_grad():
+        for parameter in run.engine.module.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(NumericsError) as stopped:
+        train(run)
+    seen["nan"] = str(stopped.value)
+    seen["nan_saved"] = [path.name for path in Path(folder, "nan").glob("global_step*")]
+    return seen
+
+
+def _tokenizer(folder: str) -> Path:
+    """A tokenizer.json that knows all characters of the data, by other numbers."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: number for number, symbol in enumerate([*alphabet, "<|endoftext|>"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    path = Path(folder, "tokenizer.json")
+    tokenizer.save(str(path))
+    return path
 
 
 def _copy(folder: str | Path, target: Path) -> str:
