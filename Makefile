@@ -6,8 +6,8 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
-# Installed first where there is no NVIDIA GPU. For the small wheel without CUDA on a public registry:
-# make TORCH_CPU="torch --index-url https://download.pytorch.org/whl/cpu"
+# Installed first where there is no NVIDIA GPU. Where this name brings the large wheel with CUDA, pass the arguments that
+# PyTorch's install page gives for the CPU: make TORCH_CPU="torch ..."
 TORCH_CPU ?= torch==2.13.0
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, len(os.sched_getaffinity(0))))' 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup

@@ -9,6 +9,10 @@ from megatron.errors import DataError, SettingsError
 from megatron.monitor.events import read_events
 
 
+# Fewer points are drawn as they are: each is a mean over log_interval steps already, and smoothing would lag behind.
+_SMOOTH_FROM = 200
+
+
 @dataclass
 class LossCurve:
     """(iteration, loss) points of one run; what a resume rolled back is gone."""
@@ -79,9 +83,9 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 def _draw(axes: Any, curve: LossCurve, color: str, label: str) -> None:
     if curve.train:
         steps, losses = zip(*curve.train, strict=True)
-        if len(losses) > 20:
+        if len(losses) > _SMOOTH_FROM:
             axes.plot(steps, losses, color=color, alpha=0.25, linewidth=0.8, label=f"{label}train")
-            weight = 1 - 1 / max(5.0, len(losses) / 50)
+            weight = 1 - 50 / len(losses)
             axes.plot(steps, smooth(losses, weight), color=color, linewidth=1.8, label=f"{label}train, smoothed")
         else:
             axes.plot(steps, losses, color=color, linewidth=1.5, marker=".", label=f"{label}train")
