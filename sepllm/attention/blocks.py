@@ -14,6 +14,7 @@ from torch import Tensor
 from sepllm.attention.plan import Plan
 from sepllm.attention.rule import look_mask, may_look
 
+_FEW = 64  # gathered keys; that few are cheaper under a mask together with the others than apart
 _REMEMBERED_KEYS = 512  # masks up to this width stay with the plan, wider ones are made when needed
 
 
@@ -24,6 +25,7 @@ class Block:
     reach: keys before its own first query that each chunk's stretch of nearby keys holds.
     far: gathered keys far[0]..far[1] are seen by all queries, far[1]..far[2] as the rule says.
     same_start: no query of the block starts to see later than its stretch of nearby keys begins.
+    only_window: nothing but the window decides which of far[0]..far[2] a query sees.
     """
 
     plan: Plan
@@ -34,6 +36,7 @@ class Block:
     reach: int
     far: tuple[int, int, int]
     same_start: bool
+    only_window: bool
 
     @property
     def chunk(self) -> int:
@@ -60,7 +63,13 @@ class Block:
 
     def near_keep(self) -> Tensor:
         """bool [chunks or 1, chunk, near]: the window."""
-        return self._near_keep if self.near <= _REMEMBERED_KEYS else self._make_near_keep()
+        if self.near > _REMEMBERED_KEYS:
+            return self._make_near_keep()
+        key = ("packed, nearby", self.chunk, self.reach, None if self.same_start else (self.row, self.first))
+        if key not in self.plan.scratch:
+            self.plan.scratch[key] = self._make_near_keep()
+        known: Tensor = self.plan.scratch[key]
+        return known
 
     def far_keep(self) -> Tensor:
         """bool [chunks, chunk, far[2] - far[1]]: the rule beyond the window."""
@@ -77,16 +86,14 @@ class Block:
         return self._far_some
 
     @cached_property
-    def _near_keep(self) -> Tensor:
-        return self._make_near_keep()
-
-    @cached_property
     def _far_keep(self) -> Tensor:
         return self._make_far_keep()
 
     @cached_property
     def _far_some(self) -> Tensor:
-        return self.far_keep().any(dim=-1)
+        keep = self.far_keep()
+        # Under the window alone, who sees any of them sees the first.
+        return keep[:, :, 0] if self.only_window else keep.any(dim=-1)
 
     def _make_near_keep(self) -> Tensor:
         i, j, start = self.queries(), self.near_keys(), self.plan.marks.start
@@ -97,10 +104,10 @@ class Block:
         return may_look(i[:, :, None], j[:, None], unmarked, begin, self.plan.window)
 
     def _make_far_keep(self) -> Tensor:
-        i = self.queries().flatten()
-        j = self.plan.packed_positions[self.row, self.far[1] : self.far[2]]
-        beyond = i[:, None] - j >= self.plan.window
-        keep = look_mask(self.plan.marks.row(self.row), i, j)[0] & beyond
+        i, j = self.queries().flatten(), self.plan.packed_positions[self.row, self.far[1] : self.far[2]]
+        keep = j <= (i - self.plan.window)[:, None]
+        if not self.only_window:
+            keep &= look_mask(self.plan.marks.row(self.row), i, j)[0]
         return keep.view(self.chunks, self.chunk, -1)
 
     @property
@@ -113,7 +120,7 @@ def blocks_of(plan: Plan, queries: int, span: int) -> list[list[Block]]:
 
     Worked out once per plan. Reads a few counts: on a GPU this waits for them.
     """
-    key = (f"packed, span {span}", queries)
+    key = ("packed", queries, span)
     if key not in plan.scratch:
         plan.scratch[key] = _work_out(plan, queries, span)
     known: list[list[Block]] = plan.scratch[key]
@@ -153,12 +160,11 @@ def _block(
     far_to: int,
 ) -> Block:
     reach = plan.window - 1 if chunks > 1 else min(plan.window - 1, first - begin)
-    if latest > begin or plan.marks.limit is not None or plain_to - far_from < _FEW:
+    only_window = latest == begin and plan.marks.limit is None
+    if not only_window or plain_to - far_from < _FEW:
         plain_to = far_from
-    return Block(plan, row, first, last, chunks, reach, (far_from, plain_to, far_to), latest <= first - reach)
-
-
-_FEW = 64  # gathered keys; that few are cheaper under a mask together with the others than apart
+    far = far_from, plain_to, far_to
+    return Block(plan, row, first, last, chunks, reach, far, latest <= first - reach, only_window)
 
 
 def _cuts(begin: int, end: int, window: int, span: int) -> list[tuple[int, int, int]]:

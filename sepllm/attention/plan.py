@@ -23,7 +23,7 @@ class Plan:
     batch, seq: sizes the plan was built for. marks: the rule's facts about each token. window: n, clipped to seq.
     is_dense: every earlier token of the document is visible (mode full, or window >= seq).
     padding: int64 [batch], number of padding tokens in front of each row, or None.
-    scratch: what a path worked out once for this plan, by path and number of queries.
+    scratch: what a path worked out once for this plan, by keys that begin with the name of the path.
     """
 
     batch: int
@@ -31,7 +31,7 @@ class Plan:
     marks: Marks
     is_dense: bool
     padding: Tensor | None = None
-    scratch: dict[tuple[str, int], Any] = field(default_factory=dict)
+    scratch: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     @property
     def window(self) -> int:
