@@ -3,6 +3,7 @@
 The `.bin` may lie there in shards (`megatron/data/token_file.py`), which are read in place.
 """
 
+import bisect
 import difflib
 import os
 from array import array
@@ -62,6 +63,25 @@ class IndexedDataset:
     @property
     def num_tokens(self) -> int:
         return self._index.total_tokens
+
+    @property
+    def document_borders(self) -> np.ndarray:
+        """First sequence of each document, and the number of sequences at the end: int64 [documents + 1]."""
+        borders = self._index.document_index
+        return np.arange(self.num_sequences + 1) if borders is None else borders
+
+    def document_starts(self, first: int, last: int) -> np.ndarray:
+        """Tokens before each of the documents first..last-1: int64 [last - first]; `first_token` of many at once."""
+        borders = self._index.document_index
+        sequences = np.arange(first, last) if borders is None else borders[first:last]
+        inside = sequences < self.num_sequences
+        starts = np.full(len(sequences), self.num_tokens, dtype=np.int64)
+        starts[inside] = self._index.pointers[sequences[inside]] // self.dtype.itemsize
+        return starts
+
+    def document_at(self, token: int) -> int:
+        """The document that token `token` of the `.bin` belongs to."""
+        return bisect.bisect_right(range(self.num_documents + 1), token, key=self.first_token) - 1
 
     def first_sequence(self, document: int) -> int:
         """Number of the first sequence of `document`; for the document after the last: the number of sequences."""

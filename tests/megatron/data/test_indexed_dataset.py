@@ -114,7 +114,7 @@ def test_shortened_while_open(tmp_path: Path) -> None:
     dataset = IndexedDataset(tmp_path / "set")
     os.truncate(tmp_path / "set.bin", 60)
     assert dataset.tokens(0, 30).tolist() == list(range(30))
-    with pytest.raises(DataError, match=r"set\.bin: expected 10 more bytes at byte 60, found 0.*shortened while in use"):
+    with pytest.raises(DataError, match=r"set\.bin: expected 10 more bytes at byte 60, found 0.*while in use"):
         dataset.tokens(25, 10)
 
 
