@@ -119,7 +119,7 @@ def _measure(flags: argparse.Namespace, config: SepConfig, text: Text, seq: int)
         if name in preparation_times:
             entry["prepare"] = preparation_times[name].summary()
         if not flags.no_memory:
-            entry["added_at_peak_mib"] = _memory_in_own_process(flags, name, seq)
+            entry["added_at_peak_mib"] = _memory_in_own_process(flags, text, name, seq)
         entries.append(entry)
     print(f"measured: {seq} tokens", file=sys.stderr, flush=True)
     return entries
@@ -154,13 +154,11 @@ def _measure_memory(flags: argparse.Namespace, config: SepConfig, text: Text) ->
     return round(added_at_peak(run_of(seq)), 1)
 
 
-def _memory_in_own_process(flags: argparse.Namespace, name: str, seq: int) -> float:
+def _memory_in_own_process(flags: argparse.Namespace, text: Text, name: str, seq: int) -> float:
     command = [sys.executable, str(Path(__file__).resolve()), "--memory-of", name, "--seq", str(seq)]
-    for flag in ("window", "heads", "head_dim", "threads", "rate"):
+    command += ["--rate", str(text.share(seq))]  # the memory depends on the share alone
+    for flag in ("window", "heads", "head_dim", "threads"):
         command += [f"--{flag.replace('_', '-')}", str(getattr(flags, flag))]
-    if flags.text:
-        command += ["--text", str(flags.text), "--tokenizer", str(flags.tokenizer)]
-        command += ["--separators", *map(str, flags.separators)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

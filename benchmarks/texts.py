@@ -10,6 +10,7 @@ from torch import Tensor
 # Separators of the published Pythia models: . , ? ! ; : blank tab newline.
 PYTHIA_SEPARATORS = (15, 13, 32, 2, 28, 27, 209, 186, 187)
 _SEED = 1
+_MOST_CHARACTERS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,24 @@ class Text:
 
 
 def read_text(folder: Path, tokenizer: Path, separators: tuple[int, ...], tokens: int) -> Text:
-    """The .txt files of a folder in order of their names, hard-wrapped lines joined, until there are enough tokens."""
+    """The beginning of one .txt file, hard-wrapped lines joined: of those long enough, the one with the median share.
+
+    Raises SystemExit when no file of the folder is long enough.
+    """
     from tokenizers import Tokenizer
 
-    model, ids, names = Tokenizer.from_file(str(tokenizer)), [], []
+    model = Tokenizer.from_file(str(tokenizer))
+    found = []
     for path in sorted(folder.glob("*.txt")):
-        joined = re.sub(r"(?<!\n)\n(?!\n)", " ", path.read_text(encoding="utf-8"))
-        ids += model.encode(joined, add_special_tokens=False).ids
-        names.append(path.name)
-        if len(ids) >= tokens:
-            return Text(
-                torch.tensor(ids[:tokens]), separators, f"{tokenizer.name} over {', '.join(names)}, lines joined"
-            )
-    raise SystemExit(f"{folder} holds {len(ids)} tokens in {len(names)} .txt files; {tokens} are needed.")
+        with path.open(encoding="utf-8") as file:
+            joined = re.sub(r"(?<!\n)\n(?!\n)", " ", file.read(_MOST_CHARACTERS_PER_TOKEN * tokens))
+        ids = model.encode(joined, add_special_tokens=False).ids[:tokens]
+        if len(ids) == tokens:
+            text = Text(torch.tensor(ids), separators, f"{path.name}, lines joined, {tokenizer.name}")
+            found.append((text.share(tokens), path.name, text))
+    if not found:
+        raise SystemExit(f"{folder} has no .txt file of {tokens} tokens.")
+    return sorted(found, key=lambda entry: entry[:2])[len(found) // 2][2]
 
 
 def random_text(tokens: int, rate: float) -> Text:

@@ -25,9 +25,16 @@ def test_wrapped_lines_are_joined(tmp_path: Path) -> None:
     assert text.row(2).tolist() == [[0, 1]]
 
 
+def test_the_text_with_the_median_share_of_separators(tmp_path: Path) -> None:
+    for number, text in enumerate(["aaaaaaaa", "a    aaa", "aa aaaaa", "  "]):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    text = read_text(tmp_path, _tokenizer(tmp_path / "tokenizer.json"), (1,), 8)
+    assert text.share(8) == pytest.approx(1 / 8) and text.source.startswith("2.txt")
+
+
 def test_too_little_text_is_said(tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text("ab", encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"2 tokens in 1 \.txt files; 6 are needed"):
+    with pytest.raises(SystemExit, match=r"no \.txt file of 6 tokens"):
         read_text(tmp_path, _tokenizer(tmp_path / "tokenizer.json"), (1,), 6)
 
 

@@ -1,4 +1,4 @@
-"""Separator ids for any tokenizer: plain and merged forms, shares and kept ratios, and what is said of mistakes."""
+"""tools/sepllm/get_separator_ids.py: separator ids for any tokenizer: plain and merged forms, shares and kept ratios, and errors."""
 
 import json
 import subprocess
