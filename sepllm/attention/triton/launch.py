@@ -137,6 +137,7 @@ class _Call:
             "PRECISION": "ieee",  # of float32 products; tf32 would lose ten bits
             "num_warps": tile.warps,
             "num_stages": tile.stages,
+            "enable_fp_fusion": True,  # no longer the default from Triton 3.10 on
         }
 
 

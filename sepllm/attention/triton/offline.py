@@ -87,7 +87,7 @@ def resources(
     compiled = triton.compile(
         ASTSource(function, signature, constexprs=constants, attrs=divisible),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": tile.warps, "num_stages": tile.stages},
+        options={"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True},
     )
     registers, spilled = _inspect(compiled.asm["cubin"])
     return Resources(registers, spilled, compiled.metadata.shared)
