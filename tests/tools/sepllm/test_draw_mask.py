@@ -1,4 +1,4 @@
-"""tools/sepllm/draw_mask.py: the picture of a mask: every cell says why the rule shows it, and the command writes a picture."""
+"""tools/sepllm/draw_mask.py: every cell says why the rule shows it, and the command writes a picture."""
 
 import subprocess
 import sys

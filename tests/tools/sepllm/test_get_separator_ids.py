@@ -1,4 +1,4 @@
-"""tools/sepllm/get_separator_ids.py: separator ids for any tokenizer: plain and merged forms, shares and kept ratios, and errors."""
+"""tools/sepllm/get_separator_ids.py: plain and merged forms for any tokenizer, shares and kept ratios, errors."""
 
 import json
 import subprocess
