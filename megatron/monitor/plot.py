@@ -8,7 +8,6 @@ from typing import Any
 from megatron.errors import DataError, SettingsError
 from megatron.monitor.events import read_events
 
-
 # Fewer points are drawn as they are: each is a mean over log_interval steps already, and smoothing would lag behind.
 _SMOOTH_FROM = 200
 
