@@ -7,12 +7,30 @@ the pattern repeats after as many steps as the weights add up to, so a short tab
 from collections.abc import Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from typing import Protocol
 
 import numpy as np
 
 from megatron.errors import SettingsError
 
 PARTS = 100_000  # the table's length at most; weights that need more are rounded to parts of this
+
+
+class Mixture(Protocol):
+    """Which set stands at a position.
+
+    shares: of each set, adding up to one (where they change: at the start). size: positions there are; None: endless.
+    """
+
+    @property
+    def shares(self) -> tuple[float, ...]: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Set number and position within the set for each position: two int64 arrays of the same shape."""
+        ...
 
 
 class Blend:
@@ -22,6 +40,8 @@ class Blend:
     (all weights of up to five digits); otherwise each is rounded to a part in 100,000, and none above 0 to nothing.
     """
 
+    size: int | None = None
+
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = integer_weights(weights)
         self.period = sum(self.weights)
@@ -30,6 +50,16 @@ class Blend:
         self._ranks = np.empty(2 * self.period, dtype=np.int64)
         for k, weight in enumerate(self.weights):
             self._ranks[self._sets == k] = np.arange(2 * weight)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return tuple(weight / self.period for weight in self.weights)
+
+    def taken(self, steps: int) -> np.ndarray:
+        """How many of the first `steps` positions each set has: int64 [sets]."""
+        rounds = max(steps // self.period - 1, 0)
+        table = np.bincount(self._sets[: steps - rounds * self.period], minlength=len(self.weights))
+        return table + rounds * np.array(self.weights, dtype=np.int64)
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Set number and position within the set for each position: two int64 arrays of the same shape."""

@@ -1,17 +1,24 @@
 """The training, validation and test sets that the settings describe."""
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from megatron.data.batch import Batch
+from megatron.data.blend import Blend, Mixture
 from megatron.data.fingerprint import manifest_fingerprint
+from megatron.data.index_cache import IndexCache
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.kernels import NO_HELPER, helper
 from megatron.data.loader import batches
-from megatron.data.order import SampleOrder
-from megatron.data.samples import SampleStream
+from megatron.data.make_parts import PartOptions, make_part, stored_blend
+from megatron.data.mixtures import ChangingBlend
+from megatron.data.neox_order import samples_to_build, shares_and_samples
 from megatron.data.source import Part, SampleSource
-from megatron.data.splits import SET_NAMES, parse_split, split_borders
+from megatron.data.splits import SET_NAMES, parse_split, rounded_borders, split_borders
 from megatron.errors import DataError, SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.tokenizer.tokenizer import Tokenizer
@@ -23,12 +30,14 @@ class DataSet:
 
     manifest: JSON-able description of data and order (file hashes, document ranges, weights, seed, seq_length).
     fingerprint: sha256 of it; equal fingerprints mean the same sample at the same position.
+    workers: processes that read ahead of training; 0 reads when asked.
     """
 
     name: str
     source: SampleSource
     manifest: dict[str, Any]
     eod: int | None
+    workers: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -43,24 +52,21 @@ class DataSet:
         """Endless micro-batches of one data-parallel rank, see `megatron.data.loader.batches`."""
         return batches(
             self.source,
+            seq_length=self.source.seq_length,
             consumed_samples=consumed_samples,
             micro_batch_size=micro_batch_size,
             dp_rank=dp_rank,
             dp_size=dp_size,
             eod=self.eod,
+            workers=self.workers,
         )
 
     def describe(self) -> str:
         """One line a part: where from, documents, tokens, samples, share."""
         lines = []
-        for part, weight in zip(self.source.parts, self.source.blend.weights, strict=True):
-            stream = part.stream
-            documents = f"documents {stream.first_document} to {stream.last_document - 1}"
-            share = f", share {weight / self.source.blend.period:.2%}" if len(self.source.parts) > 1 else ""
-            lines.append(
-                f"{self.name}: {stream.dataset.prefix}, {documents}, "
-                f"{stream.num_tokens:,} tokens, {len(stream):,} samples of {stream.seq_length}{share}"
-            )
+        for part, share in zip(self.source.parts, self.source.blend.shares, strict=True):
+            says = f", share {share:.2%}" if len(self.source.parts) > 1 else ""
+            lines.append(f"{self.name}: {part.stream.dataset.prefix}, {part.stream.describe()}{says}")
         return "\n".join(lines)
 
 
@@ -106,29 +112,43 @@ class _Maker:
     def __init__(self, args: NeoXArgs, vocab_size: int, eod: int | None) -> None:
         self.args, self.vocab_size, self.eod = args, vocab_size, eod
         self.hashes: dict[IndexedDataset, dict[str, str]] = {}
+        self.notes: list[str] = []
+        if args.data_order == "neox" and helper() is None:
+            self.notes.append(NO_HELPER)
+        self.options = PartOptions(
+            data_kind=args.data_kind,
+            data_order=args.data_order,
+            pack_impl=args.pack_impl,
+            allow_chopped=args.allow_chopped,
+            seq_length=args.seq_length,
+            seed=args.seed,
+            cache=IndexCache(cache_folder(args.data_cache_path), logging.getLogger(__name__).info),
+        )
+        batch_size = args.derived.train_batch_size
+        self.wanted = samples_to_build(args.train_iters or 0, args.eval_interval, args.eval_iters, batch_size)
 
     def split_one(self, prefix: str) -> Datasets:
         """Three ranges of one data set. Too little for validation or test is a note, not an error."""
         args, dataset = self.args, self._open(prefix)
-        borders = split_borders(args.split, dataset.num_documents)
+        units = self.options.units(dataset)
+        shares = parse_split(args.split)
+        borders = rounded_borders(shares, units) if args.data_order == "neox" else split_borders(args.split, units)
         sets: dict[str, DataSet | None] = {}
-        notes = []
-        for name, share, first, last in zip(SET_NAMES, parse_split(args.split), borders, borders[1:], strict=False):
+        for name, share, first, last in zip(SET_NAMES, shares, borders, borders[1:], strict=False):
+            if first == last and share == 0:
+                sets[name] = None
+                self.notes.append(f"{name}: split {args.split!r} gives it no documents.")
+                continue
             try:
-                stream = SampleStream(dataset, first, last, args.seq_length)
+                part = self._part(dataset, None, (first, last), name, name, self.wanted[name])
             except DataError as error:
                 sets[name] = None
-                if share > 0:
-                    notes.append(
-                        f"{name}: no samples; split {args.split!r} of {dataset.num_documents} documents: {error}"
-                    )
-                else:
-                    notes.append(f"{name}: split {args.split!r} gives it no documents.")
+                self.notes.append(f"{name}: no samples; split {args.split!r} of {units} documents: {error}")
             else:
-                sets[name] = self._set(name, [stream], [1.0], [None])
+                sets[name] = self._set(name, [part], Blend([1.0]), [(first, last)])
         if sets["train"] is None:
-            raise DataError(next(note for note in notes if note.startswith("train")))
-        return Datasets(sets["train"], sets["valid"], sets["test"], tuple(notes))
+            raise DataError(next(note for note in self.notes if note.startswith("train")))
+        return Datasets(sets["train"], sets["valid"], sets["test"], tuple(self.notes))
 
     def from_lists(self) -> Datasets:
         """A list of prefixes for each set, with weights and label files of their own."""
@@ -139,22 +159,73 @@ class _Maker:
             "test": (args.test_data_paths, args.test_data_weights, args.test_label_data_paths),
         }
         sets: dict[str, DataSet] = {}
-        notes = []
         for name, (prefixes, weights, label_prefixes) in lists.items():
             if not prefixes:
-                notes.append(f"{name}: no {name}_data_paths given.")
+                self.notes.append(f"{name}: no {name}_data_paths given.")
                 continue
-            streams = []
-            for prefix in prefixes:
-                dataset = self._open(prefix)
-                streams.append(SampleStream(dataset, 0, dataset.num_documents, args.seq_length))
-            if args.weight_by_num_documents:
-                weights = [stream.dataset.num_documents**args.weighted_sampler_alpha for stream in streams]
+            datasets = [self._open(prefix) for prefix in prefixes]
             labels = [self._open(prefix) for prefix in label_prefixes] if label_prefixes else [None] * len(prefixes)
-            sets[name] = self._set(name, streams, weights or [1.0] * len(prefixes), labels)
+            sets[name] = self._mixed(name, datasets, labels, self._weights(datasets, weights))
             if name != "train" and (shared := sorted(set(prefixes) & set(args.train_data_paths or ()))):
-                notes.append(f"{name}: {', '.join(shared)} is training data too; its loss says nothing of new text.")
-        return Datasets(sets["train"], sets.get("valid"), sets.get("test"), tuple(notes))
+                self.notes.append(
+                    f"{name}: {', '.join(shared)} is training data too; its loss says nothing of new text."
+                )
+        return Datasets(sets["train"], sets.get("valid"), sets.get("test"), tuple(self.notes))
+
+    def _weights(self, datasets: Sequence[IndexedDataset], given: Sequence[float] | None) -> Sequence[float]:
+        alpha = self.args.weighted_sampler_alpha
+        if self.args.weight_by_num_documents:
+            return [dataset.num_documents**alpha for dataset in datasets]
+        if self.args.weight_by_num_tokens:
+            return [dataset.num_tokens**alpha for dataset in datasets]
+        return given or [1.0] * len(datasets)
+
+    def _mixed(
+        self,
+        name: str,
+        datasets: Sequence[IndexedDataset],
+        labels: Sequence[IndexedDataset | None],
+        weights: Sequence[float],
+    ) -> DataSet:
+        wanted = self.wanted[name]
+        shares, counts = shares_and_samples(weights, wanted)
+        ranges = [(0, self.options.units(dataset)) for dataset in datasets]
+        parts = [
+            self._part(dataset, label, documents, f"{name}/{number}", f"{name}_{number}", count)
+            for number, (dataset, label, documents, count) in enumerate(
+                zip(datasets, labels, ranges, counts, strict=True)
+            )
+        ]
+        blend: Mixture
+        changes = self.args.train_data_weight_changes if name == "train" else None
+        if self.args.data_order == "neox":
+            blend = stored_blend(shares, wanted, self.options.cache, name)
+        elif changes:
+            blend = ChangingBlend([(0, weights), *((change.samples, change.weights) for change in changes)])
+        else:
+            blend = Blend(weights)
+        return self._set(name, parts, blend, ranges)
+
+    def _part(
+        self,
+        dataset: IndexedDataset,
+        labels: IndexedDataset | None,
+        documents: tuple[int, int],
+        seed_name: str,
+        neox_name: str,
+        num_samples: int,
+    ) -> Part:
+        neox = self.options.data_order == "neox"
+        hashes = {"text": self._hashes(dataset), "labels": self._hashes(labels) if labels else None}
+        return make_part(
+            dataset,
+            labels,
+            documents,
+            self.options,
+            name=neox_name if neox else seed_name,
+            num_samples=num_samples,
+            hashes=hashes,
+        )
 
     def _open(self, prefix: str) -> IndexedDataset:
         dataset = IndexedDataset(prefix)
@@ -162,34 +233,39 @@ class _Maker:
             dataset.warm_up()
         return dataset
 
-    def _set(
-        self,
-        name: str,
-        streams: Sequence[SampleStream],
-        weights: Sequence[float],
-        labels: Sequence[IndexedDataset | None],
-    ) -> DataSet:
-        seed = self.args.seed
-        orders = [SampleOrder(len(stream), seed, f"{name}/{number}") for number, stream in enumerate(streams)]
-        parts = [Part(*fields) for fields in zip(streams, orders, labels, strict=True)]
-        source = SampleSource(parts, weights, vocab_size=self.vocab_size)
+    def _set(self, name: str, parts: Sequence[Part], blend: Mixture, ranges: Sequence[tuple[int, int]]) -> DataSet:
+        source = SampleSource(parts, blend, vocab_size=self.vocab_size)
+        weights = blend.weights if isinstance(blend, Blend) else blend.shares
         manifest = {
             "set": name,
-            "seed": seed,
+            "seed": self.args.seed,
             "seq_length": self.args.seq_length,
             "parts": [
                 {
                     "weight": weight,
-                    "documents": [part.stream.first_document, part.stream.last_document],
+                    "documents": list(documents),
                     "text": self._hashes(part.stream.dataset),
                     "labels": self._hashes(part.labels) if part.labels else None,
                 }
-                for part, weight in zip(parts, source.blend.weights, strict=True)
+                for part, weight, documents in zip(parts, weights, ranges, strict=True)
             ],
+            **self.options.as_manifest(),
         }
-        return DataSet(name, source, manifest, self.eod)
+        if self.args.data_order == "neox":
+            manifest["samples"] = self.wanted[name]
+        if isinstance(blend, ChangingBlend):
+            manifest["changes"] = blend.as_manifest()
+        workers = self.args.num_workers if name == "train" else 0
+        return DataSet(name, source, manifest, self.eod, workers)
 
     def _hashes(self, dataset: IndexedDataset) -> dict[str, str]:
         if dataset not in self.hashes:
             self.hashes[dataset] = dataset.fingerprints()
         return self.hashes[dataset]
+
+
+def cache_folder(given: str | None) -> Path:
+    """Where index arrays are kept: data_cache_path, or `sepllm/data_index` in the user's cache folder."""
+    if given is not None:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sepllm" / "data_index"

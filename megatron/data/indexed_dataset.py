@@ -95,6 +95,26 @@ class IndexedDataset:
             return self.num_tokens
         return int(self._index.pointers[sequence]) // self.dtype.itemsize
 
+    def sequence_spans(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First token and number of tokens of these sequences: two int64 arrays."""
+        starts = self._index.pointers[numbers] // self.dtype.itemsize
+        return starts, self.sizes[numbers].astype(np.int64)
+
+    def document_spans(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First token and number of tokens of these documents: two int64 arrays."""
+        borders = self._index.document_index
+        if borders is None:
+            return self.sequence_spans(numbers)
+        starts, ends = (self._token_starts(borders[np.asarray(numbers) + step]) for step in (0, 1))
+        return starts, ends - starts
+
+    def _token_starts(self, sequences: np.ndarray) -> np.ndarray:
+        """First token of these sequences; of the one after the last, the number of tokens."""
+        inside = sequences < self.num_sequences
+        starts = np.full(sequences.shape, self.num_tokens, np.int64)
+        starts[inside] = self._index.pointers[sequences[inside]] // self.dtype.itemsize
+        return starts
+
     def sequence(self, number: int) -> np.ndarray:
         """Tokens of one sequence, in the data set's own dtype."""
         if not 0 <= number < self.num_sequences:

@@ -10,31 +10,40 @@ import numpy as np
 import torch
 
 from megatron.data.batch import Batch
-from megatron.data.source import SampleSource
+from megatron.data.readers import read_ahead
+from megatron.data.schedule import Schedule, Source, read_batches
 
 
 def batches(
-    source: SampleSource,
+    source: Source,
     *,
+    seq_length: int,
     consumed_samples: int,
     micro_batch_size: int,
     dp_rank: int,
     dp_size: int,
     eod: int | None = None,
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """Endless micro-batches, starting after `consumed_samples` samples of the whole run (all ranks together).
 
-    eod: where given, nothing is learned from predicting what follows this token (`eod_mask_loss`).
+    eod: where given, nothing is learned from predicting what follows this token (`eod_mask_loss`). workers: processes
+    that read ahead; the batches are the same for any number.
     """
-    position_ids = torch.arange(source.seq_length)
-    position = consumed_samples + dp_rank * micro_batch_size
-    while True:
-        text, labels = source.read(np.arange(position, position + micro_batch_size))
-        yield make_batch(text, labels, position_ids, eod)
-        position += micro_batch_size * dp_size
+    schedule = Schedule(consumed_samples + dp_rank * micro_batch_size, micro_batch_size, micro_batch_size * dp_size)
+    position_ids = torch.arange(seq_length)
+    for read in read_ahead(source, schedule, workers) if workers else read_batches(source, schedule):
+        sample_ids = torch.from_numpy(np.stack([read.parts, read.samples], axis=1))
+        yield make_batch(read.text, read.labels, position_ids, sample_ids, eod)
 
 
-def make_batch(text: np.ndarray, labels: np.ndarray, position_ids: torch.Tensor, eod: int | None = None) -> Batch:
+def make_batch(
+    text: np.ndarray,
+    labels: np.ndarray,
+    position_ids: torch.Tensor,
+    sample_ids: torch.Tensor,
+    eod: int | None = None,
+) -> Batch:
     """Shift by one: tokens are text[:-1], labels are labels[1:]; a negative label counts for nothing.
 
     text, labels: int64 [batch, seq + 1].
@@ -48,4 +57,5 @@ def make_batch(text: np.ndarray, labels: np.ndarray, position_ids: torch.Tensor,
         labels=torch.from_numpy(np.where(labels < 0, 0, labels)),
         loss_mask=torch.from_numpy(counts.astype(np.float32)),
         position_ids=position_ids,
+        sample_ids=sample_ids,
     )

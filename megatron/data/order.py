@@ -8,10 +8,22 @@ the same for every number of ranks and every planned length of the run. Keys com
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 ROUNDS = 6
+
+
+class Order(Protocol):
+    """Which sample of a data set stands at a position. size: samples there are."""
+
+    @property
+    def size(self) -> int: ...
+
+    def samples_at(self, positions: np.ndarray) -> np.ndarray:
+        """Sample numbers at `positions`: int64, same shape."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,13 +69,13 @@ def permute(numbers: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     while waiting.size:
         left, right = np.divmod(result[waiting], side)
         for key in keys:
-            left, right = right, (left + _mix(right ^ key) % side) % side
+            left, right = right, (left + mix(right ^ key) % side) % side
         result[waiting] = left * side + right
         waiting = waiting[result[waiting] >= size]
     return result.astype(np.int64)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """Scatter 64 bits over 64 bits: the finaliser of SplitMix64 (Steele, Lea, Flood 2014); wraps on purpose."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megatron.data.blend import Blend
+from megatron.data.blend import Mixture
 from megatron.data.indexed_dataset import IndexedDataset
-from megatron.data.order import SampleOrder
-from megatron.data.samples import SampleStream
+from megatron.data.order import Order
+from megatron.data.pieces import Pieces, Samples, read
 from megatron.errors import DataError
+
+NO_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Part:
     labels: a data set of the same shape that holds what to predict, -100 where nothing counts; None: the text itself.
     """
 
-    stream: SampleStream
-    order: SampleOrder
+    stream: Samples
+    order: Order
     labels: IndexedDataset | None = None
 
     def __post_init__(self) -> None:
@@ -35,40 +37,45 @@ class Part:
                 f"the labels {labels.num_sequences} and {labels.num_tokens}, or other lengths in between."
             )
 
-    def read(self, number: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Text and labels of sample `number`, each int64 [seq + 1]; text is checked to lie inside the vocabulary."""
-        text = self.stream.sample(number)
-        if text.min() < 0 or text.max() >= vocab_size:
-            raise self._outside_vocabulary(number, text, vocab_size)
-        if self.labels is None:
-            return text, text
-        labels = self.labels.tokens(self.stream.token_offset(number), len(text)).astype(np.int64)
-        if labels.max() >= vocab_size:
-            where = self.stream.token_offset(number) + int(np.argmax(labels >= vocab_size))
-            raise DataError(_at(self.labels, where, f"label {labels.max()}", vocab_size))
-        return text, labels
+    def read(self, numbers: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Text and labels of samples `numbers`, each int64 [samples, seq + 1], checked to lie inside the vocabulary.
 
-    def _outside_vocabulary(self, number: int, text: np.ndarray, vocab_size: int) -> DataError:
-        place = int(np.argmax((text < 0) | (text >= vocab_size)))
-        where = self.stream.token_offset(number) + place
-        return DataError(_at(self.stream.dataset, where, f"id {text[place]}", vocab_size))
+        Where a sample is shorter, text is padded with 0 and labels with -100.
+        """
+        width = self.stream.seq_length + 1
+        pieces = self.stream.pieces(numbers)
+        text = read(self.stream.dataset, pieces, width, 0)
+        if text.max() >= vocab_size or (text.dtype.kind == "i" and text.min() < 0):
+            raise _outside(self.stream.dataset, "id", text, (text < 0) | (text >= vocab_size), pieces, vocab_size)
+        text = text.astype(np.int64)
+        if self.labels is not None:
+            labels = read(self.labels, pieces, width, NO_LABEL).astype(np.int64)
+            if labels.max() >= vocab_size:
+                raise _outside(self.labels, "label", labels, labels >= vocab_size, pieces, vocab_size)
+            return text, labels
+        covered = pieces.covered()
+        if (covered == width).all():
+            return text, text
+        return text, np.where(np.arange(width) < covered[:, None], text, NO_LABEL)
 
 
 class SampleSource:
     """Samples by position, each text [seq + 1] with its labels.
 
-    weights: share of each part. vocab_size: ids are 0..vocab_size-1, anything else is a DataError that says where.
+    blend: which part stands at a position. vocab_size: ids are 0..vocab_size-1, anything else is a DataError that
+    says where.
     """
 
-    def __init__(self, parts: Sequence[Part], weights: Sequence[float], *, vocab_size: int) -> None:
+    def __init__(self, parts: Sequence[Part], blend: Mixture, *, vocab_size: int) -> None:
         self.parts = tuple(parts)
-        self.blend = Blend(weights)
+        self.blend = blend
         self.vocab_size = vocab_size
 
     @property
     def num_samples(self) -> int:
-        """Samples in all parts, each counted once."""
-        return sum(part.order.size for part in self.parts)
+        """Samples in all parts, each counted once; at most what the order was built for."""
+        total = sum(part.order.size for part in self.parts)
+        return total if self.blend.size is None else min(total, self.blend.size)
 
     @property
     def seq_length(self) -> int:
@@ -84,9 +91,24 @@ class SampleSource:
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Text and labels at `positions`: two int64 [positions, seq + 1]."""
-        parts, samples = self.locate(positions)
-        pairs = [self.parts[k].read(int(i), self.vocab_size) for k, i in zip(parts, samples, strict=True)]
-        return np.stack([text for text, _ in pairs]), np.stack([labels for _, labels in pairs])
+        return self.read_located(*self.locate(positions))
+
+    def read_located(self, parts: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Text and labels of what `locate` found: two int64 [positions, seq + 1]; one array where they are equal."""
+        first = int(parts[0])
+        if (parts == first).all():
+            return self.parts[first].read(samples, self.vocab_size)
+        text, labels = (np.empty((len(parts), self.seq_length + 1), np.int64) for _ in range(2))
+        for k in np.unique(parts):
+            text[parts == k], labels[parts == k] = self.parts[k].read(samples[parts == k], self.vocab_size)
+        return text, labels
+
+
+def _outside(
+    dataset: IndexedDataset, kind: str, table: np.ndarray, wrong: np.ndarray, pieces: Pieces, vocab_size: int
+) -> DataError:
+    row, column = (int(place) for place in np.argwhere(wrong)[0])
+    return DataError(_at(dataset, pieces.token_at(row, column), f"{kind} {table[row, column]}", vocab_size))
 
 
 def _at(dataset: IndexedDataset, token: int, found: str, vocab_size: int) -> str:

@@ -8,7 +8,12 @@ import torch
 from megatron.checkpointing.load import check_complete, load_weights
 from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from megatron.errors import CheckpointError, SettingsError
-from megatron.model.config import ModelConfig, model_config_from_args, separator_ids_from_args
+from megatron.model.config import (
+    ModelConfig,
+    end_of_document_from_args,
+    model_config_from_args,
+    separator_ids_from_args,
+)
 from megatron.model.gpt_model import GPTModel
 from megatron.mpu.parallel_state import single_process
 from megatron.mpu.shard import without_initial_values
@@ -83,7 +88,7 @@ def model_from_checkpoint(
 def inference_config(args: NeoXArgs, padded_vocab_size: int, tokenizer: Tokenizer) -> ModelConfig:
     """The model's shape; separators given as strings are looked up in the tokenizer."""
     ids = separator_ids_from_args(args, tokenizer)
-    return model_config_from_args(args, padded_vocab_size, ids)
+    return model_config_from_args(args, padded_vocab_size, ids, end_of_document_from_args(args, tokenizer))
 
 
 def decode_windows(args: NeoXArgs) -> tuple[int, ...] | None:

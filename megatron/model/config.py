@@ -18,7 +18,8 @@ class ModelConfig:
     """A model, whatever its layout over ranks. Names as in the YAML where they mean the same.
 
     attention: what each layer's attention keeps. attention_path, softmax and its biases go to
-    `separator_attention` as they are. bipe_separators: ids that close a segment (bilevel positions), or None.
+    `separator_attention` as they are. end_of_document: id that ends a document, where attention stays within
+    documents, or None. bipe_separators: ids that close a segment (bilevel positions), or None.
     activation: GPT-NeoX's names, and "gelu_pytorch_tanh" (transformers' name) for its fused gelu.
     mlp_gated: the MLP is w2(act(w1 x) * w3 x), without biases. position_offset: added to learned positions.
     """
@@ -32,6 +33,7 @@ class ModelConfig:
     max_position_embeddings: int
     attention: SepConfig
     attention_path: str = "auto"
+    end_of_document: int | None = None
     softmax: str = "softmax"
     softmax_numerator_bias: float = 0.0
     softmax_denominator_bias: float = 1e-10
@@ -106,12 +108,21 @@ def separator_ids_from_args(args: "NeoXArgs", tokenizer: "Tokenizer") -> tuple[i
     return tuple(separator_ids(tokenizer.tokenize, strings)) if strings else None
 
 
+def end_of_document_from_args(args: "NeoXArgs", tokenizer: "Tokenizer") -> int | None:
+    """The id at which documents end, where the settings ask for a document mask."""
+    return tokenizer.eod if args.attention_document_mask else None
+
+
 def model_config_from_args(
-    args: "NeoXArgs", padded_vocab_size: int, separator_ids: Sequence[int] | None = None
+    args: "NeoXArgs",
+    padded_vocab_size: int,
+    separator_ids: Sequence[int] | None = None,
+    end_of_document: int | None = None,
 ) -> ModelConfig:
     """The model that the arguments describe.
 
     separator_ids: ids of the separators when the arguments give them as strings; None takes the given ids.
+    end_of_document: see `end_of_document_from_args`.
     """
     derived = args.derived
     epsilon = {
@@ -129,6 +140,7 @@ def model_config_from_args(
         max_position_embeddings=args.max_position_embeddings,
         attention=args.sep_config(separator_ids),
         attention_path=derived.attention_path,
+        end_of_document=end_of_document,
         softmax=derived.softmax,
         softmax_numerator_bias=derived.softmax_numerator_bias,
         softmax_denominator_bias=derived.softmax_denominator_bias,

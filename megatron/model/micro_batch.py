@@ -69,7 +69,8 @@ def micro_batch(
         everything = cache.read(token_ids, first_real)
         first_real = cache.first_real
     new = slice(everything.shape[1] - token_ids.shape[1], None)
-    plans = dict(zip(layers, build_plans(config.attention, everything, layers, first_real), strict=True))
+    documents = None if config.end_of_document is None else document_numbers(everything, config.end_of_document)
+    plans = dict(zip(layers, build_plans(config.attention, everything, layers, first_real, documents), strict=True))
 
     columns = torch.arange(everything.shape[1], device=token_ids.device)[None]
     places = columns if first_real is None else (columns - first_real[:, None]).clamp(min=0)
@@ -89,3 +90,12 @@ def micro_batch(
         alibi_positions=alibi_positions,
         cache=cache,
     )
+
+
+def document_numbers(token_ids: Tensor, end_of_document: int) -> Tensor:
+    """Which document of its row each token belongs to, the end token to the one it ends.
+
+    token_ids: integers [batch, seq] -> int64 [batch, seq], from 0 on.
+    """
+    ends = token_ids == end_of_document
+    return ends.cumsum(dim=1) - ends.long()

@@ -9,21 +9,23 @@ _READ_BY = {
         "layernorm_epsilon rms_norm_epsilon scalenorm_epsilon use_qk_layernorm use_bias_in_norms "
         "use_bias_in_attn_linear mlp_type activation bias_gelu_fusion no_weight_tying hidden_dropout "
         "attention_dropout pos_emb rotary_pct rotary_emb_base opt_pos_emb_offset init_method "
-        "output_layer_init_method init_method_std"
+        "output_layer_init_method init_method_std attention_document_mask"
     ),
     "derived.num_kv_heads": "num_kv_heads",
     "derived.mlp_hidden_size": "intermediate_size",
     "megatron/data": (
         "seq_length data_path split train_data_paths valid_data_paths test_data_paths train_data_weights "
         "valid_data_weights test_data_weights weight_by_num_documents weighted_sampler_alpha "
-        "train_label_data_paths valid_label_data_paths test_label_data_paths mmap_warmup eod_mask_loss seed"
+        "train_label_data_paths valid_label_data_paths test_label_data_paths mmap_warmup eod_mask_loss seed "
+        "weight_by_num_tokens train_data_weight_changes pack_impl allow_chopped data_kind data_order data_cache_path "
+        "num_workers"
     ),
     "megatron/training": (
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
         "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers eval_interval "
         "exit_interval log_interval train_iters eval_iters iteration save load keep_last_n_checkpoints "
         "finetune no_load_optim no_load_rng no_save_optim no_save_rng log_dir tensorboard_dir use_wandb "
-        "wandb_group wandb_team wandb_project wandb_host"
+        "wandb_group wandb_team wandb_project wandb_host log_sample_hashes"
     ),
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "

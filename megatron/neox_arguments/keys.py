@@ -34,8 +34,7 @@ class NoEffect:
 RESTRICTED = {
     "PADDING_ID": "padding_id_is_zero",
     "attention_config": "attention_config_is_global",
-    "pack_impl": "packing_is_built",
-    "data_impl": "packing_is_built",
+    "data_impl": "data_reader_is_built",
     "use_checkpoint_lr_scheduler": "schedule_comes_from_settings",
 }
 

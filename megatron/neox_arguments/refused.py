@@ -159,7 +159,6 @@ REFUSED: dict[str, Refused] = {
     "save_iters": Refused("it is computed", "Use checkpoint_factor and extra_save_iters.", ()),
     "batch_size": Refused("it is an old name", "Use train_micro_batch_size_per_gpu.", ()),
     # data, checkpoints
-    "allow_chopped": Refused("it belongs to pack_impl kinds that are not built", neutral=(True, False)),
     "s3_path": Refused(
         "checkpoints are written to a file system", "Copy the finished folders, for example with rclone.", ()
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.neox_arguments.attention_rules import ATTENTION_RULES
 from megatron.neox_arguments.batch import divisors, solve_batch
+from megatron.neox_arguments.data_rules import DATA_RULES
 from megatron.neox_arguments.derive import OPTIMIZERS, named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
@@ -280,9 +281,7 @@ def split_is_readable(args: "NeoXArgs") -> Iterator[Complaint]:
         yield "split", f"{args.split!r} is not one to three numbers of 0 or more. Write split: 969, 30, 1."
 
 
-def packing_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.pack_impl != "packed":
-        yield "pack_impl", f"{args.pack_impl!r} is not built yet. Use packed."
+def data_reader_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
     if args.data_impl == "cached":
         yield "data_impl", "the cached reader is not built; the memory map is cached by the system. Use mmap."
 
@@ -335,5 +334,6 @@ RULES: list[Rule] = [
     one_source_of_data,
     weights_fit_paths,
     split_is_readable,
-    packing_is_built,
+    data_reader_is_built,
+    *DATA_RULES,
 ]

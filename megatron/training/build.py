@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from megatron.data.from_args import datasets_from_args
-from megatron.model.config import model_config_from_args, separator_ids_from_args
+from megatron.model.config import end_of_document_from_args, model_config_from_args, separator_ids_from_args
 from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState, initialize_parallel
 from megatron.mpu.random import seed_activations
@@ -38,6 +38,7 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
         args,
         padded_vocab_size(tokenizer.vocab_size, args.make_vocab_size_divisible_by, args.derived.tp_size),
         separator_ids_from_args(args, tokenizer),
+        end_of_document_from_args(args, tokenizer),
     )
     module = pipeline_module(
         config,

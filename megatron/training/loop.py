@@ -12,6 +12,7 @@ from megatron.training.evaluate import evaluate
 from megatron.training.meter import Meter
 from megatron.training.resume import save_run
 from megatron.training.run import Run
+from megatron.training.step_ledger import StepLedger
 from megatron.training.stopping import StopFlag
 
 
@@ -21,20 +22,22 @@ def train(run: Run) -> None:
     Raises NumericsError when the loss is not finite, StopRequested after a save on a signal or `exit_interval`.
     """
     args, state = run.args, run.state
-    batches = engine_batches(
-        run.datasets.train.batches(
-            consumed_samples=state.consumed_samples,
-            micro_batch_size=args.derived.micro_batch_size,
-            dp_rank=run.parallel.dp_rank,
-            dp_size=run.parallel.dp_size,
-        )
+    ledger = StepLedger(run.parallel) if args.log_sample_hashes else None
+    read = run.datasets.train.batches(
+        consumed_samples=state.consumed_samples,
+        micro_batch_size=args.derived.micro_batch_size,
+        dp_rank=run.parallel.dp_rank,
+        dp_size=run.parallel.dp_size,
     )
+    batches = engine_batches(read if ledger is None else ledger.watch(read))
     stop = StopFlag(run.parallel, run.engine.device)
     if state.iteration == 0 and run.save is not None and args.derived.is_save_iteration(0):
         save(run, run.save)
     meter = Meter(run)
     while state.iteration < run.train_iters:
         meter.add(train_step(run, batches))
+        if ledger is not None:
+            run.reporter.event("samples", iteration=state.iteration, **ledger.step())
         if state.iteration % args.log_interval == 0 or state.iteration == run.train_iters:
             run.reporter.step(meter.report())
         with meter.paused():

@@ -1,7 +1,5 @@
 """Keys that choose between ways to the same result. They are accepted, and `--check` says that they change nothing."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from megatron.neox_arguments.fields.base import Group
@@ -26,9 +24,8 @@ class NoEffectArgs(Group):
     contiguous_checkpointing: Switch = Field(None, description=_ACTIVATIONS)
     partition_activations: Switch = Field(None, description=_ACTIVATIONS)
     synchronize_each_layer: Switch = Field(None, description="results do not depend on it, and it costs speed")
-    use_shared_fs: Switch = Field(None, description="no index maps are built, so there is nothing to share")
-    num_workers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="batches are read straight from the memory map"
+    use_shared_fs: Switch = Field(
+        None, description="processes find the index in data_cache_path or build it by themselves"
     )
     RECOMPILE_SEP_ATTN_KERNEL: Switch = Field(None, description="the attention plan is built without compiling")
     BATCH_ADAPTIVE_INIT_POS: Switch = Field(

@@ -32,6 +32,18 @@ def settings(**given: Any) -> Any:
         "seed": 1,
         "eod_mask_loss": False,
         "mmap_warmup": False,
+        "weight_by_num_tokens": False,
+        "train_data_weight_changes": None,
+        "data_kind": "documents",
+        "data_order": "computed",
+        "pack_impl": "packed",
+        "allow_chopped": True,
+        "data_cache_path": None,
+        "num_workers": 0,
+        "train_iters": 10,
+        "eval_interval": 5,
+        "eval_iters": 1,
+        "derived": SimpleNamespace(train_batch_size=4),
     }
     assert set(given) <= set(values)
     return SimpleNamespace(**(values | given))

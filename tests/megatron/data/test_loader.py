@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.batch import Batch
+from megatron.data.blend import Blend
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.data.loader import batches, make_batch
 from megatron.data.order import SampleOrder
 from megatron.data.samples import SampleStream
+from megatron.data.schedule import Source
 from megatron.data.source import Part, SampleSource
 from tests.helpers.shared import shared_folder
 
 SEQ = 4
+NOWHERE = torch.zeros(2, 2, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> SampleSource:
             writer.add_document([500 * k + i for i in range(size)])
         stream = SampleStream(IndexedDataset(prefix), 0, 1, SEQ)
         parts.append(Part(stream, SampleOrder(len(stream), 3, str(k))))
-    return SampleSource(parts, [2, 1], vocab_size=1000)
+    return SampleSource(parts, Blend([2, 1]), vocab_size=1000)
 
 
-def take(source: SampleSource, count: int, **layout: int) -> list[Batch]:
-    return list(itertools.islice(batches(source, **layout), count))
+def take(source: Source, count: int, **layout: int) -> list[Batch]:
+    return list(itertools.islice(batches(source, seq_length=SEQ, **layout), count))
 
 
 def samples_of_steps(source: SampleSource, start: int, steps: int, dp: int, micro: int, accumulation: int) -> list[int]:
@@ -82,18 +85,18 @@ def test_shapes_types_and_shift(source: SampleSource) -> None:
 def test_nothing_is_learned_after_end_of_document(source: SampleSource) -> None:
     eod = 8
     for batch in itertools.islice(
-        batches(source, consumed_samples=0, micro_batch_size=5, dp_rank=0, dp_size=1, eod=eod), 12
+        batches(source, seq_length=SEQ, consumed_samples=0, micro_batch_size=5, dp_rank=0, dp_size=1, eod=eod), 12
     ):
         assert torch.equal(batch.loss_mask == 0, batch.tokens == eod)
 
 
 def test_memory_stays_constant(source: SampleSource) -> None:
-    stream = batches(source, consumed_samples=0, micro_batch_size=8, dp_rank=0, dp_size=1)
-    for _ in range(50):
-        next(stream)
+    stream = batches(source, seq_length=SEQ, consumed_samples=0, micro_batch_size=8, dp_rank=0, dp_size=1)
     tracemalloc.start()
+    for _ in range(600):
+        next(stream)
     before = tracemalloc.get_traced_memory()[0]
-    for _ in range(500):
+    for _ in range(1200):
         next(stream)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -104,7 +107,7 @@ def test_goldens() -> None:
     for case in json.loads((shared_folder("reference", "goldens_data") / "expect.json").read_text())["get_batch"]:
         text = np.array(case["text"])
         labels = text if case["label"] is None else np.array(case["label"])
-        batch = make_batch(text, labels, torch.arange(8), case["eod"] if case["eod_mask_loss"] else None)
+        batch = make_batch(text, labels, torch.arange(8), NOWHERE, case["eod"] if case["eod_mask_loss"] else None)
         assert batch.tokens.tolist() == case["tokens"]
         assert batch.labels.tolist() == case["labels"]
         assert batch.loss_mask.tolist() == case["loss_mask"]
@@ -113,10 +116,11 @@ def test_goldens() -> None:
 class Positions:
     """Stands in for a source: what it reads at a position is the position."""
 
-    seq_length = 1
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros_like(positions), positions
 
-    def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (rows := np.stack([positions, positions], axis=1)), rows
+    def read_located(self, parts: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (rows := np.stack([samples, samples], axis=1)), rows
 
 
 def test_golden_sampler_slices() -> None:

@@ -20,7 +20,15 @@ from tests.megatron.neox_arguments.conftest import MINIMAL
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FACTS = json.loads((REPOSITORY / "tests" / "data" / "neox_keys.json").read_text())
-OURS = {"separators", "attention_path", "timeout_minutes", "USE_FIXED_SEP_INTERVALs", "fixed_sep_intervals_list"}
+OURS = {"separators", "attention_path", "timeout_minutes", "USE_FIXED_SEP_INTERVALs", "fixed_sep_intervals_list"} | {
+    "data_kind",
+    "data_order",
+    "data_cache_path",
+    "weight_by_num_tokens",
+    "train_data_weight_changes",
+    "log_sample_hashes",
+    "attention_document_mask",
+}
 SETTINGS = "megatron/neox_arguments/"
 # Read before the settings object exists, by the key's name.
 BY_NAME = {"include", "exclude", "num_nodes"}

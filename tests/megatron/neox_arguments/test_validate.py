@@ -4,6 +4,9 @@ import pytest
 
 from megatron.neox_arguments.validate import RULES
 
+CHANGES = "train_data_weight_changes"
+MIXTURE = {"train_data_paths": ["a", "b"], "valid_data_paths": ["a"], "test_data_paths": ["a"]}
+
 BREAKING = [
     ("heads_divide_hidden_size", {"num_attention_heads": 5}, ["64", "5", "4 or 8", "hidden_size 65"]),
     ("kv_heads_divide_heads", {"num_kv_heads": 3}, ["num_attention_heads 4", "num_kv_heads 3", "2 or 4"]),
@@ -81,8 +84,22 @@ BREAKING = [
     ("split_is_readable", {"split": "most, some"}, ["'most, some'", "969, 30, 1"]),
     ("split_is_readable", {"split": "0,0,0"}, ["969, 30, 1"]),
     ("split_is_readable", {"split": "9,-1,1"}, ["969, 30, 1"]),
-    ("packing_is_built", {"pack_impl": "unpacked"}, ["'unpacked'", "packed"]),
-    ("packing_is_built", {"data_impl": "cached"}, ["mmap"]),
+    ("data_reader_is_built", {"data_impl": "cached"}, ["mmap"]),
+    ("rows_keep_their_order", {"data_kind": "rows", "pack_impl": "unpacked"}, ["'unpacked'", "rows"]),
+    ("rows_keep_their_order", {"data_kind": "rows", "data_order": "neox"}, ["'neox'", "rows"]),
+    (
+        "one_rule_of_weights",
+        {"weight_by_num_documents": True, "weight_by_num_tokens": True},
+        ["weight_by_num_documents", "Keep one"],
+    ),
+    ("weight_changes_fit", MIXTURE | {CHANGES: [{"samples": 9, "weights": [1.0]}]}, ["each of the 2"]),
+    ("weight_changes_fit", MIXTURE | {CHANGES: [{"samples": 9, "weights": [0, 0]}]}, ["are 0"]),
+    ("weight_changes_fit", MIXTURE | {CHANGES: [{"samples": n, "weights": [1, 1]} for n in (9, 9)]}, ["[9, 9]"]),
+    (
+        "weight_changes_fit",
+        MIXTURE | {"data_order": "neox", CHANGES: [{"samples": 9, "weights": [1, 1]}]},
+        ["data_order: computed"],
+    ),
 ]
 
 
