@@ -22,6 +22,9 @@ def all_checks(device: str) -> dict[str, Callable[[], None]]:
     }
     for head_dim in (8, 24, 64, 80, 128):
         checks[f"heads of {head_dim}"] = partial(_right_in_float32, Case(text(1, 70), sep()), device, head_dim)
+    for window in (2, 31):  # a tile too many or too few, of 32 keys, shows with these
+        case = Case(torch.ones(1, 100, dtype=torch.int64), sep(window=window))
+        checks[f"only separators, window of {window}"] = partial(_right_in_float32, case, device)
     checks["the same bits again"] = partial(_same_bits, device)
     checks["views of one projection"] = partial(_views, device)
     checks["bfloat16"] = partial(_as_good_as_torch, torch.bfloat16, device)

@@ -20,6 +20,8 @@ QUICK = (
     "nothing far at all",
     "separators at q-n and q-n+1",
     "window of one",
+    "only separators, window of 2",
+    "only separators, window of 31",
     "more initial tokens than text",
     "documents, limit, padding",
     "decoding, several queries",
