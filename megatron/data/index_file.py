@@ -67,14 +67,22 @@ def read_index(path: Path, bin_name: str, bin_bytes: int) -> Index:
     return Index(path, dtype, sizes, pointers, document_index if documents_known else None, total_tokens)
 
 
-def write_index(file: BinaryIO, dtype: np.dtype, sizes: np.ndarray, document_index: np.ndarray) -> None:
-    """Write header and arrays; pointers follow from sizes. sizes: int32 [S], document_index: int64 [documents + 1]."""
+def write_index(file: BinaryIO, dtype: np.dtype, sizes: np.ndarray, document_index: np.ndarray | None) -> None:
+    """Write header and arrays; pointers follow from sizes. Whatever is on disk as a memory map is read block by block.
+
+    sizes: int32 [S].  document_index: int64 [documents + 1], or None when every sequence is a document.
+    """
     code = next(code for code, known in DTYPES.items() if known == dtype)
-    file.write(HEADER.pack(MAGIC, VERSION, code, len(sizes), len(document_index)))
-    file.write(sizes.astype("<i4", copy=False).tobytes())
+    borders = len(sizes) + 1 if document_index is None else len(document_index)
+    file.write(HEADER.pack(MAGIC, VERSION, code, len(sizes), borders))
+    for start in range(0, len(sizes), BLOCK):
+        file.write(sizes[start : start + BLOCK].astype("<i4", copy=False).tobytes())
     for _, expected in _expected_pointers(sizes, dtype.itemsize):
         file.write(expected.astype("<i8", copy=False).tobytes())
-    file.write(document_index.astype("<i8", copy=False).tobytes())
+    for start in range(0, borders, BLOCK):
+        stop = min(start + BLOCK, borders)
+        part = np.arange(start, stop) if document_index is None else document_index[start:stop]
+        file.write(part.astype("<i8", copy=False).tobytes())
 
 
 def _read_header(path: Path, head: bytes) -> tuple[int, int, int]:

@@ -1,32 +1,34 @@
 """Text files to idxmap data sets: reads, tokenises in worker processes, writes in the order of the input.
 
-Memory is constant: a few chunks are under way, whatever the size of the input.
+Memory is constant: a few tasks are under way, whatever the size of the input. The same call continues a killed run.
 """
 
-import multiprocessing
-import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
 
 from megatron.data.encode_documents import Encoded, Encoder, EncodeSettings
-from megatron.data.indexed_dataset import IndexedDatasetWriter
-from megatron.data.text_files import RawDocument, TextFiles
-from megatron.errors import DataError, PeerError
+from megatron.data.encoder_pool import encode_all
+from megatron.data.part_files import PartFiles
+from megatron.data.rejects_file import RejectsFile
+from megatron.data.resume_note import ResumeNote, job_of
+from megatron.data.text_files import Block, Position, TextFiles
+from megatron.data.tokenizer_record import write_record
+from megatron.errors import DataError
+from megatron.tokenizer.fast_bpe import EncodersDisagree
 
-CHUNK_BYTES, CHUNK_DOCUMENTS = 1 << 17, 256
-LISTED_REJECTS = 10_000
+TASK_BYTES = 1 << 20
+SECONDS_BETWEEN_NOTES = 10.0
 
 
 @dataclass
 class Progress:
-    """Counts so far. Bytes are those of the input files on disk, tokens those of the first key."""
+    """Counts so far. Bytes are those of the input files on disk, tokens those of the first key.
+
+    resumed_bytes, resumed_text_bytes: how many of them an earlier, interrupted run had done.
+    """
 
     total_bytes: int
     read_bytes: int = 0
@@ -38,6 +40,8 @@ class Progress:
     prefixes: list[Path] = field(default_factory=list)
     rejects_path: Path | None = None
     seconds: float = 0.0
+    resumed_bytes: int = 0
+    resumed_text_bytes: int = 0
 
 
 def preprocess(
@@ -46,122 +50,148 @@ def preprocess(
     settings: EncodeSettings,
     workers: int,
     report: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
+    max_rejects: int | None = None,
 ) -> Progress:
     """Write `<output_prefix>_<key>_document.{bin,idx}` for every key; the same bytes for any number of workers.
 
     Documents that cannot be used are counted and listed with their place and the reason in
-    `<output_prefix>_rejects.txt`. DataError when not a single one could be used; then nothing is written.
+    `<output_prefix>_rejects.txt`; more than `max_rejects` of them end the run. report: called often, for progress
+    lines; say: called with what the user should know. DataError when not a single document could be used, and then
+    nothing is written. Interrupted in any way, the next call with the same files and settings goes on from there.
     """
-    start = time.monotonic()
-    source = TextFiles(files)
     encoder = Encoder(settings)  # before any worker starts, so that its mistakes are told once
-    progress = Progress(source.total_bytes)
-    progress.prefixes = [Path(f"{output_prefix}_{key}_document") for key in settings.keys]
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(IndexedDatasetWriter(prefix, dtype=encoder.dtype)) for prefix in progress.prefixes
-        ]
-        rejects = stack.enter_context(_RejectsFile(Path(f"{output_prefix}_rejects.txt")))
-        for encoded in _encode_all(encoder, _chunks(source), workers):
-            for writer, ids, sizes in zip(writers, encoded.ids, encoded.sizes, strict=True):
-                writer.add_documents(ids, sizes)
-            rejects.add(encoded.rejects)
-            progress.read_bytes = source.bytes_read
-            progress.documents += encoded.num_documents
-            progress.tokens += len(encoded.ids[0])
-            progress.text_bytes += encoded.text_bytes
-            progress.rejected, progress.first_reject = rejects.count, rejects.first
-            progress.seconds = time.monotonic() - start
-            report(progress)
-        if progress.documents == 0:
-            raise _nothing_usable(files, progress)
-    progress.rejects_path = rejects.path if rejects.count else None
-    progress.seconds = time.monotonic() - start
-    return progress
-
-
-def _chunks(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
-    chunk: list[RawDocument] = []
-    size = 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document.data)
-        if size >= CHUNK_BYTES or len(chunk) >= CHUNK_DOCUMENTS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _encode_all(encoder: Encoder, chunks: Iterator[list[RawDocument]], workers: int) -> Iterator[Encoded]:
-    """Encode in `workers` processes, at most two chunks waiting for each, results in order."""
-    if workers <= 1:
-        yield from map(encoder.encode, chunks)
-        return
-    # Forked workers inherit the loaded tokenizer and start at once; where there is no fork they load their own.
-    global _worker_encoder
-    _worker_encoder = encoder
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    waiting: deque[Future[Encoded]] = deque()
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context(method), initializer=_start_worker, initargs=(encoder.settings,)
-    )
+    say(encoder.about)
     try:
-        for chunk in chunks:
-            waiting.append(pool.submit(_encode_in_worker, chunk))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise PeerError("A worker process died, most likely for want of memory. Try fewer --workers.") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-        _worker_encoder = None
+        return _Run(files, output_prefix, encoder, report, say, max_rejects).go(workers)
+    except EncodersDisagree as error:
+        say(f"{error}. All that was encoded is dropped; starting again with encode_batch_fast.")
+        encoder = Encoder(replace(settings, fast=False))
+        return _Run(files, output_prefix, encoder, report, say, max_rejects, anew=True).go(workers)
 
 
-_worker_encoder: Encoder | None = None
+class _Run:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        output_prefix: str,
+        encoder: Encoder,
+        report: Callable[[Progress], None],
+        say: Callable[[str], None],
+        max_rejects: int | None,
+        anew: bool = False,
+    ) -> None:
+        self.files, self.encoder, self.report, self.say, self.max_rejects = files, encoder, report, say, max_rejects
+        self.source = TextFiles(files, encoder.settings.keys)
+        self.progress = Progress(self.source.total_bytes)
+        self.progress.prefixes = [Path(f"{output_prefix}_{key}_document") for key in encoder.settings.keys]
+        self.rejects_path = Path(f"{output_prefix}_rejects.txt")
+        self.note = ResumeNote(Path(f"{output_prefix}_unfinished.json"), job_of(files, encoder))
+        if anew:
+            self.note.remove()
+        found = self.note.read(say)
+        self.start = Position(**found["position"]) if found else Position()
+        self.end = self.start
+        self.dropped = False
+        self.parts_at = found["parts"] if found else [{}] * len(self.progress.prefixes)
+        self.rejects_at = found["rejects"] if found else {}
+        if found:
+            self.progress.read_bytes = self.progress.resumed_bytes = found["read_bytes"]
+            self.progress.text_bytes = self.progress.resumed_text_bytes = found["text_bytes"]
+            say(
+                f"continues the interrupted run: {found['parts'][0]['documents']:,} documents are done "
+                f"({self.start.line:,} lines of {files[min(self.start.file, len(files) - 1)]} read)"
+            )
+
+    def go(self, workers: int) -> Progress:
+        began = noted = time.monotonic()
+        progress, dtype = self.progress, self.encoder.dtype
+        with ExitStack() as stack:
+            parts = []
+            for prefix, at in zip(progress.prefixes, self.parts_at, strict=True):
+                parts.append(PartFiles(prefix, dtype, **at))
+                stack.callback(parts[-1].close)
+            rejects = RejectsFile(self.rejects_path, **self.rejects_at)
+            stack.callback(rejects.close)
+            progress.documents, progress.tokens = parts[0].documents, parts[0].tokens
+            stack.push(lambda *exception: self._interrupted(exception[1], parts, rejects))
+            for blocks, encoded in encode_all(self.encoder, _tasks(self.source.blocks(self.start)), workers):
+                for part, ids, sizes in zip(parts, encoded.ids, encoded.sizes, strict=True):
+                    part.add(ids, sizes)
+                rejects.add(encoded.rejects)
+                self.end = blocks[-1].end
+                self._count(parts[0], rejects, encoded, blocks[-1])
+                progress.seconds = time.monotonic() - began
+                self.report(progress)
+                if self.max_rejects is not None and rejects.count > self.max_rejects:
+                    self._drop(parts)
+                    raise self._too_many(rejects)
+                if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
+                    self._take_note(parts, rejects)
+                    noted = time.monotonic()
+            if progress.documents == 0:
+                self._drop(parts)
+                raise _nothing_usable(self.files, progress)
+            for part in parts:
+                write_record(part.prefix, self.encoder.tokenizer, append_eod=self.encoder.settings.append_eod)
+                part.finish()
+            self.note.remove()
+        progress.rejects_path = self.rejects_path if rejects.count else None
+        progress.seconds = time.monotonic() - began
+        return progress
+
+    def _count(self, part: PartFiles, rejects: RejectsFile, encoded: Encoded, last: Block) -> None:
+        progress = self.progress
+        progress.read_bytes = last.read_bytes
+        progress.documents, progress.tokens = part.documents, part.tokens
+        progress.text_bytes += encoded.text_bytes
+        progress.rejected, progress.first_reject = rejects.count, rejects.first
+
+    def _take_note(self, parts: list[PartFiles], rejects: RejectsFile) -> None:
+        self.note.write(
+            {
+                "position": vars(self.end),
+                "parts": [part.mark() for part in parts],
+                "rejects": rejects.mark(),
+                "read_bytes": self.progress.read_bytes,
+                "text_bytes": self.progress.text_bytes,
+            }
+        )
+
+    def _interrupted(self, error: BaseException | None, parts: list[PartFiles], rejects: RejectsFile) -> None:
+        if error is None or self.dropped or isinstance(error, EncodersDisagree):
+            return
+        if self.end == Position():
+            self._drop(parts)
+            return
+        self._take_note(parts, rejects)
+        self.say(f"interrupted after {parts[0].documents:,} documents; the same command goes on from there")
+
+    def _drop(self, parts: list[PartFiles]) -> None:
+        self.dropped = True
+        for part in parts:
+            part.remove()
+        self.note.remove()
+
+    def _too_many(self, rejects: RejectsFile) -> DataError:
+        return DataError(
+            f"{rejects.count} documents could not be used, more than --max-rejects {self.max_rejects}; the first is "
+            f"{rejects.first}. They are listed in {rejects.path}. No data set was written."
+        )
 
 
-def _start_worker(settings: EncodeSettings) -> None:
-    global _worker_encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
-    if _worker_encoder is None:
-        _worker_encoder = Encoder(settings)
-
-
-def _encode_in_worker(chunk: list[RawDocument]) -> Encoded:
-    assert _worker_encoder is not None
-    return _worker_encoder.encode(chunk)
-
-
-class _RejectsFile:
-    """`file:line: reason`, the first ten thousand; there is no file when there is nothing to list."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = 0
-        self.first = ""
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> "_RejectsFile":
-        self.path.unlink(missing_ok=True)
-        return self
-
-    def add(self, rejects: list[tuple[str, int, str]]) -> None:
-        for path, line, reason in rejects:
-            self.count += 1
-            if self._file is None:
-                self.first = f"{path}:{line}: {reason}"
-                self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace")
-            if self.count <= LISTED_REJECTS:
-                self._file.write(f"{path}:{line}: {reason}\n")
-
-    def __exit__(self, *exc: object) -> None:
-        if self._file is not None:
-            if self.count > LISTED_REJECTS:
-                self._file.write(f"and {self.count - LISTED_REJECTS} more\n")
-            self._file.close()
+def _tasks(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks in groups worth sending to a worker; small files share one."""
+    task: list[Block] = []
+    size = 0
+    for block in blocks:
+        task.append(block)
+        size += block.size
+        if size >= TASK_BYTES or len(task) >= 256:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
 
 
 def _nothing_usable(files: Sequence[Path], progress: Progress) -> DataError:

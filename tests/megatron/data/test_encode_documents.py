@@ -23,7 +23,7 @@ def encoder(vocabulary: str, **given: Any) -> Encoder:
 
 
 def documents(*texts: str) -> list[RawDocument]:
-    return [RawDocument("a", line, text.encode(), is_json=False) for line, text in enumerate(texts, start=1)]
+    return [RawDocument("a", line, 0, text.encode()) for line, text in enumerate(texts, start=1)]
 
 
 @pytest.mark.parametrize("append_eod", [True, False])
@@ -36,7 +36,7 @@ def test_ids_and_sizes(vocabulary: str, append_eod: bool) -> None:
     assert encoded.sizes[0].tolist() == [len(row) for row in rows]
     assert (encoded.ids[0].dtype, encoded.num_documents) == ("uint16", 2)
     assert encoded.text_bytes == len("The lazy dog") + 5
-    assert encoded.rejects == [("a", 2, "the text under 'text' is empty")]
+    assert encoded.rejects == ["a:2:0: the text under 'text' is empty"]
 
 
 def test_nothing_in_nothing_out(vocabulary: str) -> None:
@@ -48,7 +48,7 @@ def test_a_text_without_tokens_is_left_out(vocabulary: str, monkeypatch: pytest.
     stripping = encoder(vocabulary)
     monkeypatch.setattr(stripping, "repair", str.strip)
     encoded = stripping.encode(documents("x", " ", "y"))
-    assert encoded.rejects == [("a", 2, "the text has no tokens")]
+    assert encoded.rejects == ["a:2:0: the text has no tokens"]
     assert encoded.sizes[0].tolist() == [2, 2]
 
 

@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_listed_with_its_place(tmp_path: Path, vocabulary
     assert (result.documents, result.rejected) == (2, 4)
     assert result.rejects_path
     lines = result.rejects_path.read_text().splitlines()
-    assert [line.split(": ")[0] for line in lines] == [f"{path}:{number}" for number in (3, 4, 5, 7)]
+    assert [line.split(": ")[0] for line in lines] == [f"{path}:{place}" for place in ("3:17", "4:42", "5:46", "7:86")]
     assert "no key 'text'; the keys are 'txt'" in lines[0]
     assert result.first_reject == lines[0]
     write_lines(path, {"text": "all is well"})
@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_listed_with_its_place(tmp_path: Path, vocabulary
 
 
 def test_the_list_of_rejects_has_an_end(tmp_path: Path, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("megatron.data.preprocess.LISTED_REJECTS", 3)
+    monkeypatch.setattr("megatron.data.rejects_file.LISTED_REJECTS", 3)
     path = write_lines(tmp_path / "a.jsonl", {"text": "good"}, *[{}] * 7)
     assert preprocess([path], str(tmp_path / "out"), settings(vocabulary), workers=1).rejected == 7
     assert (tmp_path / "out_rejects.txt").read_text().splitlines()[3:] == ["and 4 more"]
@@ -112,10 +112,10 @@ def test_several_keys_stay_side_by_side(tmp_path: Path, vocabulary: str) -> None
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"content": "a"}\n', [":1: no key 'text'; the keys are 'content'", "--jsonl-keys"]),
+        ('{"content": "a"}\n', [":1:0: no key 'text'; the keys are 'content'", "--jsonl-keys"]),
         ("\n \n", ["nothing but blank lines"]),
         ("", ["the file is empty"]),
-        ("plain text\n", [":1: not JSON"]),
+        ("plain text\n", [":1:0: not JSON"]),
     ],
 )
 def test_nothing_usable_is_an_error_and_leaves_no_data_set(
@@ -163,8 +163,8 @@ def test_golden_variants(tmp_path: Path, variant: str, names: tuple[str, ...]) -
 def test_a_dead_worker_is_noticed_and_leaves_no_data_set(
     tmp_path: Path, vocabulary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Encoder, "encode", lambda self, documents: os._exit(9))
+    monkeypatch.setattr(Encoder, "encode_blocks", lambda self, documents: os._exit(9))
     path = write_lines(tmp_path / "a.jsonl", {"text": "a"})
     with pytest.raises(PeerError, match="A worker process died"):
         preprocess([path], str(tmp_path / "out"), settings(vocabulary), workers=2)
-    assert not list(tmp_path.glob("*document*"))
+    assert not list(tmp_path.glob("out*document*"))

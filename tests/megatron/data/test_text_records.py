@@ -9,7 +9,7 @@ from megatron.data.text_records import UnusableDocument, texts_of
 
 
 def line(data: bytes, number: int = 2) -> RawDocument:
-    return RawDocument("a.jsonl", number, data, is_json=True)
+    return RawDocument("a.jsonl", number, 0, data, is_json=True)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_several_keys_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b'{"text": "\xff"}', "not UTF-8: invalid start byte at byte 10"),
+        (b'{"text": "\xff"}', "not UTF-8: invalid start byte"),
         (b'{"text": "cut', "not JSON: Unterminated string"),
         (b"[" * 100_000, "JSON nested too deeply|not JSON"),
         (b"{'text': 'a'}", "not JSON"),
@@ -66,4 +66,27 @@ def test_reasons(data: bytes, reason: str) -> None:
 
 def test_damage_is_the_reason() -> None:
     with pytest.raises(UnusableDocument, match="cut"):
-        texts_of(RawDocument("a", 1, b"", True, "cut"), ["text"])
+        texts_of(RawDocument("a", 1, 0, b"", True, "cut"), ["text"])
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        (b'{"text": "\xff"}', 10),
+        (b'{"text": "\xc3\xa9", oops}', 15),
+        (b'\xef\xbb\xbf{"a" 1}', 8),
+        (b'{"text": null}', 0),
+    ],
+)
+def test_the_byte_of_the_trouble(data: bytes, offset: int) -> None:
+    with pytest.raises(UnusableDocument) as caught:
+        texts_of(line(data, 1), ["text"])
+    assert caught.value.offset == offset
+
+
+def test_rows_of_tables() -> None:
+    assert texts_of(RawDocument("a", 1, None, {"a": "x", "b": b"\xc3\xa9"}), ["b", "a"]) == ["\u00e9", "x"]
+    with pytest.raises(UnusableDocument, match="not UTF-8"):
+        texts_of(RawDocument("a", 1, None, {"a": b"\xff"}), ["a"])
+    with pytest.raises(UnusableDocument, match="holds null"):
+        texts_of(RawDocument("a", 1, None, {"a": None}), ["a"])
