@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from sepllm.attention.flex import flex_attention
 from sepllm.attention.masked import masked_attention
 from sepllm.attention.packed import packed_attention
 from sepllm.attention.plan import Plan
@@ -15,13 +16,17 @@ from sepllm.attention.reference import reference_attention
 from sepllm.attention.triton.path import triton_attention
 from sepllm.errors import ConfigError, ShapeError, UnsupportedError, did_you_mean
 
+# The paths whose cost is what the rule keeps.
+SPARSE = {"packed": packed_attention, "flex": flex_attention, "triton": triton_attention}
 PATHS = ("auto", "reference", "masked", "packed", "flex", "triton")
 SOFTMAXES = ("softmax", "sa", "no_denominator")
 
-# Where the packed path overtakes the masked one on a CPU, in windows.
-_PACKED_FROM_WINDOWS = 4
+# Where the packed path overtakes the masked one on a CPU, in windows. Taken over for GPUs, not yet measured there.
+_SPARSE_FROM_WINDOWS = 4
 # Fewer queries than this are cheaper through one masked row each (cached decoding).
 _PACKED_FROM_QUERIES = 128
+# On a GPU a mask of this size is cheap, and a shape of its own would cost a compilation.
+_FLEX_FROM = 1024
 
 
 def separator_attention(
@@ -46,7 +51,7 @@ def separator_attention(
     scale: of the scores; None: 1 / sqrt(head_dim).
     alibi_slopes: [heads], constants; adds -slope * (position of query - position of key).
     positions: [seq] or [batch, seq] for ALiBi; None: place in the row.
-    path: "auto", "reference", "masked", "packed" or "triton".
+    path: one of PATHS.
     softmax: "softmax", or the Self-Adjusting "sa" and "no_denominator" with their two biases.
     dropout_p: dropout of the attention weights.
     Raises ShapeError, ConfigError, UnsupportedError.
@@ -58,34 +63,27 @@ def separator_attention(
     _check_alibi(q, plan, alibi_slopes, positions)
     chosen = _choose(q, plan, softmax, dropout_p) if path == "auto" else path
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    if chosen == "packed":
+    if chosen in SPARSE:
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
         _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "masked")
-        return packed_attention(q, k, v, plan, scale, alibi_slopes, positions)
-    if chosen == "triton":
-        _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
-        _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "masked")
-        return triton_attention(q, k, v, plan, scale, alibi_slopes, positions)
+        return SPARSE[chosen](q, k, v, plan, scale, alibi_slopes, positions)
     bias = _alibi_bias(q, plan, alibi_slopes, positions)
     if chosen == "masked":
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
         return masked_attention(q, k, v, plan, scale, bias, dropout_p)
-    if chosen == "reference":
-        return reference_attention(q, k, v, plan, scale, bias, softmax, numerator_bias, denominator_bias, dropout_p)
-    raise UnsupportedError(
-        f"path {chosen!r} is not part of this version. Use 'auto', or one of 'packed', 'triton', 'masked', 'reference'."
-    )
+    return reference_attention(q, k, v, plan, scale, bias, softmax, numerator_bias, denominator_bias, dropout_p)
 
 
 def _choose(q: Tensor, plan: Plan, softmax: str, dropout_p: float) -> str:
     if softmax != "softmax":
         return "reference"
-    if plan.is_plain_causal or dropout_p > 0 or q.device.type != "cpu":
+    long = plan.seq > _SPARSE_FROM_WINDOWS * plan.window
+    if plan.is_plain_causal or dropout_p > 0 or not long:
         return "masked"
-    if q.shape[2] < _PACKED_FROM_QUERIES:
-        return "masked"
-    long = plan.seq > _PACKED_FROM_WINDOWS * plan.window
-    return "packed" if long else "masked"
+    if q.device.type == "cuda":
+        return "flex" if q.shape[2] == plan.seq >= _FLEX_FROM else "masked"
+    enough = q.shape[2] >= _PACKED_FROM_QUERIES
+    return "packed" if enough and q.device.type == "cpu" else "masked"
 
 
 def _alibi_bias(q: Tensor, plan: Plan, slopes: Tensor | None, positions: Tensor | None) -> Tensor | None:

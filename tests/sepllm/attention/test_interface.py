@@ -1,5 +1,6 @@
 """One call: what it checks, what it refuses, what "auto" chooses."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,18 +17,13 @@ def _tensors(batch: int = 2, heads: int = 4, seq: int = 20, dim: int = 8) -> tup
     return tuple(torch.randn(batch, heads, seq, dim) for _ in range(3))
 
 
-@pytest.mark.parametrize("path", ["flex"])
-def test_paths_of_later_versions_are_known_and_refused(path: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"'{path}' is not part of this version"):
-        separator_attention(*_tensors(), build_plan(sep(), text(2, 20)), path=path)
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"path": "pakced"}, ConfigError, "'pakced'.*'packed'"),
         ({"softmax": "SA"}, ConfigError, "'SA'.*no_denominator"),
         ({"path": "packed", "softmax": "sa"}, UnsupportedError, "'packed'.*softmax='sa'.*path='reference'"),
+        ({"path": "flex", "dropout_p": 0.1}, UnsupportedError, r"'flex'.*dropout_p=0.1.*path='masked'"),
         ({"path": "masked", "softmax": "no_denominator"}, UnsupportedError, "'masked'.*path='reference'"),
         ({"path": "packed", "dropout_p": 0.1}, UnsupportedError, r"'packed'.*dropout_p=0.1.*path='masked'"),
         ({"alibi_slopes": torch.ones(3)}, ShapeError, r"\[3\].*\[4\]"),
@@ -86,14 +82,33 @@ def test_auto_is_right_whatever_it_chooses(name: str) -> None:
 )
 def test_what_auto_chooses(settings: Any, seq: int, call: Any, chosen: str, monkeypatch: Any) -> None:
     ran = []
-    for path in ("packed", "masked", "reference"):
+    for path in ("packed", "flex", "triton", "masked", "reference"):
 
         def run(q: torch.Tensor, *_: Any, path: str = path) -> torch.Tensor:
             ran.append(path)
             return q
 
-        monkeypatch.setattr(interface, f"{path}_attention", run)
+        if path in interface.SPARSE:
+            monkeypatch.setitem(interface.SPARSE, path, run)
+        else:
+            monkeypatch.setattr(interface, f"{path}_attention", run)
     q, k, v = _tensors(seq=seq)
     separator_attention(q, k, v, build_plan(sep(**settings), text(2, seq)), **call)
     separator_attention(q[:, :, -1:], k, v, build_plan(sep(**settings), text(2, seq)), **call)
     assert ran == [chosen, "masked" if chosen == "packed" else chosen]
+
+
+@pytest.mark.parametrize(
+    ("device", "seq", "queries", "chosen"),
+    [
+        ("cuda", 1024, 1024, "flex"),
+        ("cuda", 1023, 1023, "masked"),
+        ("cuda", 2048, 1, "masked"),
+        ("mps", 2048, 2048, "masked"),
+        ("cpu", 2048, 2048, "packed"),
+    ],
+)
+def test_what_auto_chooses_by_device(device: str, seq: int, queries: int, chosen: str) -> None:
+    plan = build_plan(sep(window=32), text(1, seq))
+    q = SimpleNamespace(device=torch.device(device), shape=(1, 2, queries, 8))
+    assert interface._choose(q, plan, "softmax", 0.0) == chosen  # type: ignore[arg-type]
