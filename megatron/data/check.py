@@ -104,7 +104,7 @@ class _BlockReader:
 
     def _look(self, start: int, block: np.ndarray, findings: Findings) -> None:
         # Each pass over the block costs as much as a fifth of reading it: no pass that the answer does not need.
-        self.dataset.token_file.read_into(memoryview(block).cast("B"), start * self.dataset.dtype.itemsize)
+        self.dataset.token_file.read_into(block.data.cast("B"), start * self.dataset.dtype.itemsize)
         largest = int(block.max())
         negative = block.dtype.kind == "i" and int(block.min()) < 0
         if largest >= self.vocab_size or (negative and not self._only_ignored(block)):

@@ -38,7 +38,7 @@ def document_hashes(
     """
     hashes = np.zeros(last - first, dtype=np.uint64)
     for number, tokens, borders in spans_of_documents(dataset, first, last):
-        data = memoryview(np.ascontiguousarray(tokens.astype("<i4"))).cast("B")
+        data = np.ascontiguousarray(tokens.astype("<i4")).data.cast("B")
         offsets = (4 * borders).tolist()
         for place, (begin, end) in enumerate(itertools.pairwise(offsets), start=number - first):
             if end - begin >= 4 * SHORT:
