@@ -50,7 +50,7 @@ def make_inputs(seq: int, heads: int, head_dim: int, dtype: torch.dtype = torch.
     return Inputs(leaves, made[3].transpose(1, 2))
 
 
-def _packed_plan(config: SepConfig, token_ids: Tensor) -> Any:
+def packed_plan(config: SepConfig, token_ids: Tensor) -> Any:
     """Everything that is worked out once per text, the masks that stay with the plan included."""
     plan = build_plan(config, token_ids)
     for block in blocks_of(plan, plan.seq, SPAN)[0]:
@@ -66,7 +66,7 @@ CASES = {
         lambda config, ids: keep_mask(config, ids)[:, None],
         lambda q, k, v, mask: scaled_dot_product_attention(q, k, v, attn_mask=mask),
     ),
-    "packed": Case(_packed_plan, lambda q, k, v, plan: separator_attention(q, k, v, plan, path="packed")),
+    "packed": Case(packed_plan, lambda q, k, v, plan: separator_attention(q, k, v, plan, path="packed")),
 }
 
 
