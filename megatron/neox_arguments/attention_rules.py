@@ -137,12 +137,10 @@ def attention_config_is_global(args: "NeoXArgs") -> Iterator[Complaint]:
 
 def path_can_compute(args: "NeoXArgs") -> Iterator[Complaint]:
     path = args.attention_path
-    if path in ("flex", "triton"):
-        yield "attention_path", f"{path} is not part of this version. Use auto, packed, masked or reference."
-    elif path in ("packed", "masked") and attention_softmax(args) != "softmax":
+    if path in ("packed", "masked", "flex", "triton") and attention_softmax(args) != "softmax":
         yield "attention_path", f"{path} computes the plain softmax only. Use auto."
-    elif path == "packed" and args.attention_dropout > 0:
-        yield "attention_path", f"packed cannot drop attention weights ({args.attention_dropout}). Use auto."
+    elif path in ("packed", "flex", "triton") and args.attention_dropout > 0:
+        yield "attention_path", f"{path} cannot drop attention weights ({args.attention_dropout}). Use auto."
 
 
 def expand_attention_config(config: list[Any], num_layers: int) -> list[str]:
