@@ -19,6 +19,7 @@ from megatron.data.mixtures import ChangingBlend
 from megatron.data.neox_order import samples_to_build, shares_and_samples
 from megatron.data.source import Part, SampleSource
 from megatron.data.splits import SET_NAMES, parse_split, rounded_borders, split_borders
+from megatron.data.tokenizer_record import check_record
 from megatron.errors import DataError, SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.tokenizer.tokenizer import Tokenizer
@@ -100,7 +101,7 @@ def datasets_from_args(args: NeoXArgs, tokenizer: Tokenizer | int) -> Datasets:
         if isinstance(tokenizer, int):
             raise SettingsError("eod_mask_loss needs the tokenizer, which knows the end-of-document id.")
         eod = tokenizer.eod
-    maker = _Maker(args, vocab_size, eod)
+    maker = _Maker(args, vocab_size, eod, None if isinstance(tokenizer, int) else tokenizer)
     if args.data_path is not None:
         return maker.split_one(args.data_path)
     if not args.train_data_paths:
@@ -109,8 +110,8 @@ def datasets_from_args(args: NeoXArgs, tokenizer: Tokenizer | int) -> Datasets:
 
 
 class _Maker:
-    def __init__(self, args: NeoXArgs, vocab_size: int, eod: int | None) -> None:
-        self.args, self.vocab_size, self.eod = args, vocab_size, eod
+    def __init__(self, args: NeoXArgs, vocab_size: int, eod: int | None, tokenizer: Tokenizer | None) -> None:
+        self.args, self.vocab_size, self.eod, self.tokenizer = args, vocab_size, eod, tokenizer
         self.hashes: dict[IndexedDataset, dict[str, str]] = {}
         self.notes: list[str] = []
         if args.data_order == "neox" and helper() is None:
@@ -229,6 +230,8 @@ class _Maker:
 
     def _open(self, prefix: str) -> IndexedDataset:
         dataset = IndexedDataset(prefix)
+        if self.tokenizer is not None:
+            check_record(prefix, self.tokenizer)
         if self.args.mmap_warmup:
             dataset.warm_up()
         return dataset

@@ -1,6 +1,7 @@
 """From a raw document to its texts, one per JSON key, or to the reason why it cannot be used."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,12 +38,13 @@ def record_of(document: RawDocument, bare_key: str) -> dict[str, Any] | None:
     text = _decode(document.data, first_line=document.line == 1)
     if not document.is_json:
         return {bare_key: text}
-    if not text.strip():
+    text = text.rstrip()  # a cut line then says so, instead of complaining of its newline
+    if not text:
         return None
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        before = len(document.data) - len(text.encode("utf-8"))  # a byte order mark
+        before = len(BOM_UTF8) if document.line == 1 and document.data.startswith(BOM_UTF8) else 0
         raise UnusableDocument(f"not JSON: {error.msg}", before + len(text[: error.pos].encode("utf-8"))) from error
     except ValueError as error:  # a number of more digits than Python converts
         raise UnusableDocument(f"not JSON: {error}") from error

@@ -17,7 +17,7 @@ from megatron.export.model_card import model_card
 from megatron.export.tokenizer_files import write_tokenizer
 from megatron.export.verify import TOLERANCE, verify_folder
 from megatron.export.weights import write_weights
-from megatron.inference.load import DTYPES, decode_windows, inference_config, model_from_checkpoint
+from megatron.inference.load import DTYPES, check_tokenizer, decode_windows, inference_config, model_from_checkpoint
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import arguments_from_texts
 from megatron.tokenizer.tokenizer import Tokenizer, build_tokenizer
@@ -51,6 +51,7 @@ def export_checkpoint(
     """
     start = time.monotonic()
     args, reader, tokenizer = source.args, source.reader, source.tokenizer
+    check_tokenizer(reader, tokenizer)
     precision = args.derived.precision if precision == "auto" else precision
     config = inference_config(args, reader.padded_vocab_size, tokenizer)
     check_expressible(config, architecture, decode_windows(args))

@@ -70,12 +70,7 @@ def model_from_checkpoint(
     args: NeoXArgs, reader: CheckpointReader, tokenizer: Tokenizer, dtype: torch.dtype
 ) -> GPTModel:
     """Build the model of `args` and fill every weight. CheckpointError when tokenizer or tensors do not fit."""
-    if reader.tokenizer_fingerprint not in (None, tokenizer.fingerprint):
-        raise CheckpointError(
-            f"{reader.folder} was trained with another tokenizer (vocabulary hash "
-            f"{str(reader.tokenizer_fingerprint)[:12]}, now {tokenizer.fingerprint[:12]}). "
-            "Set vocab_file to the tokenizer of that run."
-        )
+    check_tokenizer(reader, tokenizer)
     config = inference_config(args, reader.padded_vocab_size, tokenizer)
     with without_initial_values():
         model = GPTModel(config)
@@ -83,6 +78,16 @@ def model_from_checkpoint(
     load_weights(reader, parameters, single_process())
     check_complete(reader, {name for name, _ in model.named_parameters()})
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def check_tokenizer(reader: CheckpointReader, tokenizer: Tokenizer) -> None:
+    """CheckpointError when the checkpoint was trained with another vocabulary."""
+    if reader.tokenizer_fingerprint not in (None, tokenizer.fingerprint):
+        raise CheckpointError(
+            f"{reader.folder} was trained with another tokenizer (vocabulary hash "
+            f"{str(reader.tokenizer_fingerprint)[:12]}, now {tokenizer.fingerprint[:12]}). "
+            "Set vocab_file to the tokenizer of that run."
+        )
 
 
 def inference_config(args: NeoXArgs, padded_vocab_size: int, tokenizer: Tokenizer) -> ModelConfig:

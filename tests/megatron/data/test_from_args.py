@@ -8,8 +8,10 @@ import pytest
 
 from megatron.data.from_args import Datasets, datasets_from_args
 from megatron.data.indexed_dataset import IndexedDatasetWriter
+from megatron.data.tokenizer_record import write_record
 from megatron.errors import DataError, SettingsError
 from megatron.tokenizer.tokenizer import build_tokenizer
+from tests.helpers.tiny_tokenizer import write_tokenizer_json
 
 SEQ = 8
 
@@ -169,3 +171,16 @@ def test_fingerprint_changes_with_everything_that_changes_a_sample(tmp_path: Pat
 def test_no_data_at_all() -> None:
     with pytest.raises(SettingsError, match="set data_path"):
         open_sets()
+
+
+def test_data_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    """Its ids would all be inside the vocabulary: nothing else would notice."""
+    prefix = write(tmp_path / "set", 20)
+    write_record(prefix, build_tokenizer("CharLevelTokenizer", None), append_eod=True)
+    open_sets(data_path=prefix)
+    other = build_tokenizer("HFTokenizer", write_tokenizer_json(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match=r"was made with another tokenizer: CharLevelTokenizer, 512 ids.*Set tokenizer"):
+        datasets_from_args(settings(data_path=prefix), other)
+    with pytest.raises(DataError, match="another tokenizer"):
+        lists = {f"{name}_data_paths": [prefix] for name in ("train", "valid", "test")}
+        datasets_from_args(settings(**lists), other)

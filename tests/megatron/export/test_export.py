@@ -144,3 +144,14 @@ def test_newest_checkpoint_of_a_parent_folder_and_missing_ones(tmp_path: Path) -
         open_source(tmp_path / "nowhere")
     with pytest.raises(SettingsError, match=r"missing\.yml"):
         open_source(tmp_path / "save", [str(tmp_path / "missing.yml")])
+
+
+def test_another_tokenizer_is_refused_even_without_verification(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "save")
+    vocabulary = tmp_path / "save" / "tokenizer.json"
+    content = json.loads(vocabulary.read_text())
+    content["model"]["merges"].pop()
+    vocabulary.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="was trained with another tokenizer"):
+        export_checkpoint(open_source(tmp_path / "save"), tmp_path / "out", verify=False)
+    assert not (tmp_path / "out").exists()
