@@ -13,6 +13,7 @@ from megatron.model.micro_batch import LayerInput, micro_batch
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.mappings import gather_last_dim
 from megatron.mpu.parallel_state import TensorParallel
+from sepllm.attention.statistics import attention_counts
 
 
 class GPTModel(nn.Module):
@@ -49,6 +50,6 @@ class GPTModel(nn.Module):
         return gather_last_dim(x.states, self.tp)
 
     def attention_counts(self, token_ids: Tensor) -> Tensor:
-        """float64 [num_layers, 2]: query-key pairs that each layer keeps, and those of full attention."""
+        """float64 [num_layers, 4]: kept pairs and causal pairs; keys that the last tokens see, and all keys."""
         batch = micro_batch(self.config, token_ids, range(self.config.num_layers))
-        return torch.stack([plan.pair_counts for plan in batch.plans.values()])
+        return torch.stack([attention_counts(plan) for plan in batch.plans.values()])

@@ -22,6 +22,7 @@ from megatron.model.loss import language_model_loss
 from megatron.model.micro_batch import LayerInput, MicroBatch, micro_batch
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
+from sepllm.attention.statistics import attention_counts
 
 Layer = Callable[[LayerInput], LayerInput]
 
@@ -62,7 +63,7 @@ class StageModule(PipelineModule):
         numbers = (f.attention.layer for f in self.forward_funcs if isinstance(f, TransformerLayer))
         self.layer_numbers = tuple(numbers)
         device = get_accelerator().device_name(self.local_rank)
-        self._counts = torch.zeros(config.num_layers, 2, dtype=torch.float64, device=device)
+        self._counts = torch.zeros(config.num_layers, 4, dtype=torch.float64, device=device)
 
     def forward(self, forward_input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """First stage: token ids. Others: (hidden, token ids). The last returns logits [b, s, vocab / tp]."""
@@ -76,9 +77,10 @@ class StageModule(PipelineModule):
         return x.states if self.stage_id == self.num_stages - 1 else (x.states, token_ids)
 
     def pop_attention_counts(self) -> Tensor:
-        """float64 [num_layers, 2]: kept and causal query-key pairs since the last call; 0 for other stages' layers.
+        """float64 [num_layers, 4] since the last call; 0 for other stages' layers.
 
-        Training counts, evaluation does not.
+        Kept and causal query-key pairs; keys that the last tokens of the rows see, and those of full attention.
+        Training counts, evaluation does not; nothing waits for the device.
         """
         counts, self._counts = self._counts, torch.zeros_like(self._counts)
         return counts
@@ -86,7 +88,7 @@ class StageModule(PipelineModule):
     def _count(self, batch: MicroBatch) -> None:
         if not self.layer_numbers:
             return
-        rows = torch.stack([batch.plans[layer].pair_counts for layer in self.layer_numbers])
+        rows = torch.stack([attention_counts(batch.plans[layer]) for layer in self.layer_numbers])
         self._counts[self.layer_numbers[0] : self.layer_numbers[-1] + 1] += rows
 
     def _segments(self) -> list[tuple[list[Layer], bool]]:

@@ -1,7 +1,7 @@
 """The step line: one aligned line per report whose columns keep their place from step 1 to the last.
 
-         step       loss        lr  grad norm     tokens/s      samples    kept  s/step     left
-      10/1000     4.1234  3.00e-04      1.234       12,345        1,280   21.3%    0.52    8m35s
+   step       loss        lr  grad norm     tokens/s      samples    kept  s/step     left
+10/1000     4.1234  3.00e-04      1.234       12,345        1,280   21.3%    0.52    8m35s
 """
 
 import math

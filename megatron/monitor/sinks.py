@@ -61,6 +61,8 @@ def step_scalars(result: StepResult) -> dict[str, float]:
         "runtime/iteration_time": result.seconds,
         "runtime/steps_per_sec": 1 / result.seconds if result.seconds > 0 else None,
     }
+    values |= {f"attention/kept_pairs_layer_{layer:02d}": share for layer, share in enumerate(result.kept_by_layer)}
+    values |= {f"attention/kept_keys_layer_{layer:02d}": share for layer, share in enumerate(result.kept_keys_by_layer)}
     return {tag: float(value) for tag, value in values.items() if value is not None}
 
 

@@ -10,6 +10,8 @@ class StepResult:
     loss: mean cross entropy per token, in nats.  lr: learning rate of this step.  grad_norm: before clipping.
     tokens_per_second, samples_per_second: of the whole run, all ranks together.  seconds: per step, wall clock.
     kept_ratio: share of causal query-key pairs that attention computes, 0 to 1.  skipped: steps skipped so far.
+    kept_by_layer: kept_ratio of each layer (the paper's "Atten. %").  kept_keys_by_layer: share of all keys that the
+    last token of a row sees (its "r.KV").
     """
 
     iteration: int
@@ -26,3 +28,5 @@ class StepResult:
     eta_seconds: float | None
     skipped: int = 0
     loss_scale: float | None = None
+    kept_by_layer: tuple[float, ...] = ()
+    kept_keys_by_layer: tuple[float, ...] = ()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,7 @@ class Meter:
         steps = len(self._losses)
         seconds = max(time.monotonic() - self._start - self._idle, 1e-9) / steps
         samples_per_second = derived.train_batch_size / seconds
+        kept = _kept(run)
         result = StepResult(
             iteration=run.state.iteration,
             train_iters=run.train_iters,
@@ -46,11 +48,13 @@ class Meter:
             samples_per_second=samples_per_second,
             consumed_samples=run.state.consumed_samples,
             consumed_tokens=run.state.consumed_samples * run.args.seq_length,
-            kept_ratio=_kept_ratio(run),
+            kept_ratio=kept.ratio,
             seconds=seconds,
             eta_seconds=(run.train_iters - run.state.iteration) * seconds,
             skipped=run.state.skipped,
             loss_scale=float(run.engine.optimizer.cur_scale) if derived.precision == "fp16" else None,
+            kept_by_layer=kept.pairs_by_layer,
+            kept_keys_by_layer=kept.keys_by_layer,
         )
         self._restart()
         return result
@@ -61,10 +65,25 @@ class Meter:
         self._start = time.monotonic()
 
 
-def _kept_ratio(run: Run) -> float | None:
-    """Kept over causal query-key pairs since the last call, over all layers and ranks."""
-    counts: torch.Tensor = run.engine.module.pop_attention_counts().sum(dim=0)  # [kept, causal]
+@dataclass(frozen=True)
+class _Kept:
+    """What attention kept since the last report; None and () before any step was counted."""
+
+    ratio: float | None = None
+    pairs_by_layer: tuple[float, ...] = ()
+    keys_by_layer: tuple[float, ...] = ()
+
+
+def _kept(run: Run) -> _Kept:
+    """Over all ranks. A collective: every rank calls it."""
+    counts: torch.Tensor = run.engine.module.pop_attention_counts()
     if run.parallel.world_size > 1:
         dist.all_reduce(counts)
-    kept, causal = counts.tolist()
-    return kept / causal if causal else None
+    kept, causal, keys, all_keys = counts.cpu().unbind(dim=1)
+    if not causal.sum():
+        return _Kept()
+    return _Kept(
+        ratio=float(kept.sum() / causal.sum()),
+        pairs_by_layer=tuple((kept / causal).tolist()),
+        keys_by_layer=tuple((keys / all_keys).tolist()),
+    )

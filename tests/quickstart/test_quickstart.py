@@ -81,6 +81,7 @@ def test_the_run_stopped_half_way_resumed_and_learned(first_run: Run) -> None:
     assert reported == sorted(set(reported)) and reported[-1] == 20, "no step twice, none lost"
     kept = {event["kept_ratio"] for event in events if event["kind"] == "step"}
     assert all(0.2 < ratio < 0.6 for ratio in kept), "separator attention was on"
+    assert all(len(event["kept_by_layer"]) == 2 for event in events if event["kind"] == "step"), "from both stages"
 
 
 @pytest.mark.slow

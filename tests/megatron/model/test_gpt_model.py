@@ -188,4 +188,5 @@ def test_counts_are_those_of_the_rule():
     model, ids = _model(), _ids()
     kept = [int(keep_mask(SEPLLM, ids, layer=layer).sum()) for layer in range(3)]
     causal = 2 * SEQ * (SEQ + 1) // 2
-    assert model.attention_counts(ids).tolist() == [[k, causal] for k in kept]
+    seen = [int(keep_mask(SEPLLM, ids, layer=layer)[:, -1].sum()) for layer in range(3)]
+    assert model.attention_counts(ids).tolist() == [[k, causal, s, 2 * SEQ] for k, s in zip(kept, seen, strict=True)]

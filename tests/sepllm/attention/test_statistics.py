@@ -5,7 +5,7 @@ import json
 import torch
 
 from sepllm.attention.plan import build_plan, build_plans
-from sepllm.attention.statistics import kept_key_ratio, kept_ratio, pair_counts
+from sepllm.attention.statistics import attention_counts, kept_key_ratio, kept_ratio, pair_counts
 from sepllm.config import SepConfig
 from tests.helpers.shared import shared_folder
 from tests.sepllm.attention.brute_force import sep, text
@@ -18,6 +18,7 @@ def test_by_hand() -> None:
     assert pair_counts(plan).tolist() == [11.0, 15.0]
     assert kept_ratio(plan).item() == 11 / 15
     assert kept_key_ratio(plan).item() == 3 / 5
+    assert attention_counts(plan).tolist() == [11.0, 15.0, 3.0, 5.0]
 
 
 def test_full_attention_keeps_everything() -> None:
