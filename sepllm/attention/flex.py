@@ -19,6 +19,8 @@ from sepllm.attention.flex_tables import FlexTables, flex_tables, rows_above
 from sepllm.attention.plan import Plan
 from sepllm.errors import UnsupportedError
 
+_MOST_SHAPES = 64
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ def flex_attention(
     Raises UnsupportedError for gradients on a CPU, and for queries that are only the last part of the keys.
     """
     _check(query, key, value, plan)
-    tables = _tables(plan)
+    tables = tables_of(plan)
     more = tables.seq - plan.seq
     q, k, v = (pad(tensor, (0, 0, 0, more)) if more else tensor for tensor in (query, key, value))
     if tables.capacity:
@@ -61,7 +63,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, plan: Plan) -> None:
         )
 
 
-def _tables(plan: Plan) -> FlexTables:
+def tables_of(plan: Plan) -> FlexTables:
+    """The tables of a plan, made at the first call."""
     if ("flex",) not in plan.scratch:
         tables = flex_tables(plan)
         plan.scratch[("flex",)] = tables
@@ -82,8 +85,10 @@ def _tables(plan: Plan) -> FlexTables:
 
 @lru_cache(maxsize=1)
 def _kernel() -> Callable[..., Any]:
-    # Uncompiled, FlexAttention makes all scores at once.
-    return torch.compile(torch_flex.flex_attention, dynamic=False)
+    # Uncompiled, FlexAttention makes all scores at once; past this many shapes and windows the compiler would give
+    # up without a word, but for fullgraph.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
+    return torch.compile(torch_flex.flex_attention, dynamic=False, fullgraph=True)
 
 
 class _Gather(torch.autograd.Function):
