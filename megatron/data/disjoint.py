@@ -9,7 +9,7 @@ import numpy as np
 
 from megatron.data.document_hashes import document_hashes
 from megatron.data.indexed_dataset import IndexedDataset
-from megatron.data.splits import SET_NAMES, split_borders
+from megatron.data.splits import SET_NAMES, parse_split, rounded_borders, split_borders
 from megatron.neox_arguments.arguments import NeoXArgs
 
 
@@ -37,7 +37,10 @@ def ranges_from_args(args: NeoXArgs) -> list[Range]:
     """What the settings name: data_path divided by split, or the lists of the three sets."""
     if args.data_path is not None:
         dataset = IndexedDataset(args.data_path)
-        borders = split_borders(args.split, dataset.num_documents)
+        if args.data_order == "neox":
+            borders = rounded_borders(parse_split(args.split), dataset.num_documents)
+        else:
+            borders = split_borders(args.split, dataset.num_documents)
         return [Range(name, dataset, *ends) for name, ends in zip(SET_NAMES, pairwise(borders), strict=False)]
     lists = {"train": args.train_data_paths, "valid": args.valid_data_paths, "test": args.test_data_paths}
     found = []
