@@ -59,11 +59,12 @@ def read_index(path: Path, bin_name: str, bin_bytes: int) -> Index:
     sizes = np.frombuffer(mapped, "<i4", sequences, HEADER.size)
     pointers = np.frombuffer(mapped, "<i8", sequences, HEADER.size + 4 * sequences)
     document_index = np.frombuffer(mapped, "<i8", borders, HEADER.size + 12 * sequences)
-    total_tokens = _check_sizes(path, sizes)
+    # Checking reads all of the file once; its pages need not stay in this process.
+    total_tokens = _check_sizes(path, sizes, mapped)
     dtype = _settle_float_width(code, total_tokens, bin_bytes)
     _check_bin_length(path, bin_name, bin_bytes, total_tokens, dtype)
-    _check_pointers(path, sizes, pointers, dtype.itemsize)
-    documents_known = _check_documents(path, document_index, sequences)
+    _check_pointers(path, sizes, pointers, dtype.itemsize, mapped)
+    documents_known = _check_documents(path, document_index, sequences, mapped)
     return Index(path, dtype, sizes, pointers, document_index if documents_known else None, total_tokens)
 
 
@@ -117,7 +118,7 @@ def _check_length(path: Path, actual: int, sequences: int, borders: int) -> None
         )
 
 
-def _check_sizes(path: Path, sizes: np.ndarray) -> int:
+def _check_sizes(path: Path, sizes: np.ndarray, mapped: mmap.mmap) -> int:
     """Sum of the sizes; none may be negative."""
     total = 0
     for start in range(0, len(sizes), BLOCK):
@@ -126,7 +127,14 @@ def _check_sizes(path: Path, sizes: np.ndarray) -> int:
             where = start + int(np.argmax(block < 0))
             raise DataError(f"{path}: sequence {where} has {sizes[where]} tokens. The index is damaged.")
         total += int(block.sum(dtype=np.int64))
+        _let_go(mapped, start)
     return total
+
+
+def _let_go(mapped: mmap.mmap, start: int) -> None:
+    """Now and then, give back the pages read so far: an index of 134 million documents is 2.7 GB."""
+    if start // BLOCK % 8 == 7 and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _settle_float_width(code: int, total_tokens: int, bin_bytes: int) -> np.dtype:
@@ -158,7 +166,7 @@ def _expected_pointers(sizes: np.ndarray, itemsize: int) -> Iterator[tuple[int, 
         position = int(ends[-1])
 
 
-def _check_pointers(path: Path, sizes: np.ndarray, pointers: np.ndarray, itemsize: int) -> None:
+def _check_pointers(path: Path, sizes: np.ndarray, pointers: np.ndarray, itemsize: int, mapped: mmap.mmap) -> None:
     for start, expected in _expected_pointers(sizes, itemsize):
         actual = pointers[start : start + len(expected)]
         if not np.array_equal(actual, expected):
@@ -167,9 +175,10 @@ def _check_pointers(path: Path, sizes: np.ndarray, pointers: np.ndarray, itemsiz
                 f"{path}: the pointer of sequence {start + wrong} is byte {actual[wrong]}, expected "
                 f"{expected[wrong]} from the sizes before it. The index is damaged: copy or build it again."
             )
+        _let_go(mapped, start)
 
 
-def _check_documents(path: Path, borders: np.ndarray, sequences: int) -> bool:
+def _check_documents(path: Path, borders: np.ndarray, sequences: int, mapped: mmap.mmap) -> bool:
     """True when the borders are meant; False for the index of an old merge tool, which kept only the leading 0."""
     if len(borders) == 1 and borders[0] == 0 and sequences:
         return False
@@ -180,6 +189,7 @@ def _check_documents(path: Path, borders: np.ndarray, sequences: int) -> bool:
         steps = np.diff(borders[start : start + BLOCK + 1])
         if problem is None and steps.min() < 0:
             problem = f"document {start + int(np.argmax(steps < 0))} ends before it starts"
+        _let_go(mapped, start)
     if problem:
         raise DataError(f"{path}: document borders do not fit: {problem}. The index is damaged: build it again.")
     return True

@@ -7,6 +7,7 @@ megatron/data/gpt2_dataset.py.
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def write_packed_index(
     """Save doc_idx [epochs * documents], sample_idx [samples + 1, 2] and shuffle_idx [samples] under these names.
 
     sizes: int32, tokens of every sequence of the set; documents: the range used. Give num_samples, or num_epochs.
-    Only one of the arrays is in memory at a time. DataError: no sample can be made.
+    sample_idx is never in memory as a whole. DataError: no sample can be made.
     """
     first, last = documents
     tokens = int(sizes[first:last].sum(dtype=np.int64))
@@ -64,10 +65,19 @@ def write_packed_index(
         )
     generator = random_state(seed)
     doc_idx = shuffled_documents(first, last, epochs, generator)
-    writer.save("doc_idx", doc_idx)
-    blocks = sample_starts(doc_idx, sizes, seq_length, samples + 1)
-    writer.save_blocks("sample_idx", start_dtype(samples, len(doc_idx)), (samples + 1, 2), blocks)
-    del doc_idx, blocks
+    # The three do not need each other, and their loops leave Python to other threads.
+    with ThreadPoolExecutor(2) as pool:
+        others = [
+            pool.submit(writer.save, "doc_idx", doc_idx),
+            pool.submit(_write_shuffle, writer, samples, generator),
+        ]
+        blocks = sample_starts(doc_idx, sizes, seq_length, samples + 1)
+        writer.save_blocks("sample_idx", start_dtype(samples, len(doc_idx)), (samples + 1, 2), blocks)
+        for other in others:
+            other.result()
+
+
+def _write_shuffle(writer: ArrayWriter, samples: int, generator: np.random.RandomState) -> None:
     shuffle_idx = np.arange(samples, dtype=np.uint32 if samples < 2**32 - 2 else np.int64)
     kernels.shuffle(shuffle_idx, generator)
     writer.save("shuffle_idx", shuffle_idx)

@@ -56,12 +56,9 @@ class Samples(Protocol):
 def fill(table: np.ndarray, dataset: IndexedDataset, pieces: Pieces) -> None:
     """Read the pieces into `table` [rows, columns], C-contiguous, of the data set's own dtype."""
     width, itemsize = table.shape[1], table.dtype.itemsize
-    view = table.data.cast("B")
-    targets = ((pieces.rows * width + pieces.columns) * itemsize).tolist()
-    lengths, offsets = (pieces.counts * itemsize).tolist(), (pieces.starts * itemsize).tolist()
-    read_into = dataset.token_file.read_into
-    for target, length, offset in zip(targets, lengths, offsets, strict=True):
-        read_into(view[target : target + length], offset)
+    targets = (pieces.rows * width + pieces.columns) * itemsize
+    lengths, offsets = pieces.counts * itemsize, pieces.starts * itemsize
+    dataset.token_file.read_many(table.data.cast("B"), targets.tolist(), lengths.tolist(), offsets.tolist())
 
 
 def read(dataset: IndexedDataset, pieces: Pieces, width: int, padding: int) -> np.ndarray:

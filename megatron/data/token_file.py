@@ -76,6 +76,19 @@ class TokenFile:
                 raise self._too_short(number, len(buffer) - done, within)
             done += count
 
+    def read_many(
+        self, buffer: memoryview, targets: Sequence[int], lengths: Sequence[int], offsets: Sequence[int]
+    ) -> None:
+        """Several `read_into` in one call: piece k goes to buffer[targets[k] : targets[k] + lengths[k]]."""
+        pieces = [buffer[target : target + length] for target, length in zip(targets, lengths, strict=True)]
+        for piece, offset in zip(pieces, offsets, strict=True):
+            try:
+                whole = len(self._files) == 1 and os.preadv(self._files[0], (piece,), offset) == len(piece)
+            except OSError:
+                whole = False
+            if not whole:
+                self.read_into(piece, offset)  # over the edge of a shard; or says what is wrong
+
     def _pread(self, number: int, wanted: int, within: int) -> bytes:
         try:
             return os.pread(self._files[number], wanted, within)
