@@ -107,7 +107,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--vocabulary", type=int, default=4096, help="default: that of the quickstart")
     parser.add_argument("--seq", type=int, default=4096)
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
