@@ -3,6 +3,7 @@
 import itertools
 import json
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,10 +94,10 @@ def test_nothing_is_learned_after_end_of_document(source: SampleSource) -> None:
 def test_memory_stays_constant(source: SampleSource) -> None:
     stream = batches(source, seq_length=SEQ, consumed_samples=0, micro_batch_size=8, dp_rank=0, dp_size=1)
     tracemalloc.start()
-    for _ in range(600):
+    for _ in range(200):
         next(stream)
     before = tracemalloc.get_traced_memory()[0]
-    for _ in range(1200):
+    for _ in range(600):
         next(stream)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -131,3 +132,18 @@ def test_golden_sampler_slices() -> None:
             layout = {"micro_batch_size": total // dp, "dp_rank": rank, "dp_size": dp}
             mine = take(Positions(), len(expected), consumed_samples=case["start_iter"] * total, **layout)
             assert [batch.tokens[:, 0].tolist() for batch in mine] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_stays_constant_over_a_hundred_thousand_steps(source: SampleSource, workers: int) -> None:
+    """An iterator that keeps its batches, as itertools.cycle does, would grow by 40 MB here."""
+    layout = {"consumed_samples": 0, "micro_batch_size": 2, "dp_rank": 0, "dp_size": 1, "workers": workers}
+    stream = batches(source, seq_length=SEQ, **layout)
+    sizes = []
+    for step in range(100_001):
+        next(stream)
+        if step in (20_000, 100_000):
+            sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    stream.close()
+    assert sizes[1] - sizes[0] < 4 << 20
