@@ -1,5 +1,6 @@
 """Timing whole commands, each a process of its own: wall and CPU seconds, peak memory, all repeats in turn."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -65,3 +66,12 @@ def _once(name: str, command: Sequence[str], runs: Runs, environment: Mapping[st
     runs.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
     runs.peak_mib.append(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
     runs.outputs.append(output)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, read in pieces."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 24):
+            found.update(data)
+    return found.hexdigest()

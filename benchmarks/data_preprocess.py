@@ -1,6 +1,5 @@
 """Part (a) of `data.py`: JSONL to token files, beside the plain loops over `tokenizers` that are usual."""
 
-import hashlib
 import json
 import random
 import sys
@@ -8,7 +7,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import Runs, measure
+from benchmarks.commands import Runs, measure, sha256_of
 
 _WORDS = (
     "the",
@@ -43,7 +42,9 @@ def measure_preprocessing(
         name: _command(name, corpus, folder / f"out{number}", tokenizer, threads) for number, name in enumerate(CASES)
     }
     runs = measure(commands, repeats, environment={"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"})
-    hashes = {name: _sha256(Path(f"{folder / f'out{number}'}_text_document.bin")) for number, name in enumerate(CASES)}
+    hashes = {
+        name: sha256_of(Path(f"{folder / f'out{number}'}_text_document.bin")) for number, name in enumerate(CASES)
+    }
     if len(set(hashes.values())) != 1:
         raise SystemExit(f"the token files differ, so nothing was measured: {hashes}")
     small = measure({"tool": _command("tool", tenth, folder / "small", tokenizer, threads)}, 1)["tool"]
@@ -123,15 +124,6 @@ def _loop(kind: str, corpus: str, prefix: str, tokenizer: str) -> None:
             if len(texts) == 500:
                 flush()
         flush()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if sys.version_info >= (3, 11)
-            else hashlib.sha256(file.read()).hexdigest()
-        )
 
 
 if __name__ == "__main__":

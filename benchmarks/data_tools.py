@@ -1,13 +1,12 @@
 """Part (d) of `data.py`: the tools that read whole data sets, beside `cat` and `sha256sum` of the same files."""
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import measure
+from benchmarks.commands import measure, sha256_of
 
 SHARDS = 4
 
@@ -61,7 +60,7 @@ def measure_tools(folder: Path, tokens: int, threads: int, repeats: int) -> dict
 
     # Equal results first, then the clock.
     measure({name: cases[name] for name in ("unshard", "checksum")}, 1)
-    if _sha256(next(joined.glob("*.bin"))) != _sha256(Path(f"{prefix}.bin")):
+    if sha256_of(next(joined.glob("*.bin"))) != sha256_of(Path(f"{prefix}.bin")):
         raise SystemExit("the joined file differs from the original, so nothing was measured")
     runs = measure(cases, repeats, before=before, after=after)
     found = {name: run.summary() for name, run in runs.items()}
@@ -91,11 +90,3 @@ def _make(prefix: Path, tokens: int) -> None:
         for start in range(0, tokens, 1 << 22):
             count = min(1 << 22, tokens - start)
             writer.add_document(generator.integers(1, 50_000, count, dtype=np.uint16))
-
-
-def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 24):
-            found.update(data)
-    return found.hexdigest()
