@@ -1,4 +1,4 @@
-"""The data benchmark runs at toy size, checks results before it times anything, and writes what it found."""
+"""`benchmarks/data.py` runs at toy size, checks results before it times anything, and writes what it found."""
 
 import json
 from pathlib import Path
