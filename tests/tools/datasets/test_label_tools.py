@@ -15,7 +15,7 @@ TEMPLATE = (
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-MASK, CHAT = "preprocess_data_with_mask.py", "preprocess_data_with_chat_template.py"
+MASK, CHAT = "tools/datasets/preprocess_data_with_mask.py", "tools/datasets/preprocess_data_with_chat_template.py"
 CHARACTERS = ["--tokenizer-type", "CharLevelTokenizer"]
 
 
