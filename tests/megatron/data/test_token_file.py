@@ -109,6 +109,23 @@ def test_a_shard_shortened_while_open_is_named(tmp_path: Path) -> None:
         tokens.read(7, 0)
 
 
+def test_beyond_two_to_the_32_without_memory_or_disk(tmp_path: Path) -> None:
+    """Three sparse shards of 2.5 GB hold 2^32 bytes and more."""
+    size = 2_500_000_001  # odd: every edge lies inside a uint16 token
+    paths = [shard_path(tmp_path / "huge", number, 2) for number in range(3)]
+    for path in paths:
+        with path.open("wb") as file:
+            file.truncate(size)
+    tokens = TokenFile(paths)
+    for place in ((1 << 31) + 5, size - 1, (1 << 32) + 7, 2 * size - 1):
+        number, within = tokens.locate(place)
+        with paths[number].open("r+b") as file:
+            file.seek(within)
+            file.write(b"x")
+        assert tokens.read(3, place - 1) == b"\0x\0"
+    assert tokens.num_bytes == 3 * size
+
+
 def test_names() -> None:
     shard = Path("data/pile_0.87-x-00000-of-00082.bin")
     assert prefix_of_shard(shard) == Path("data/pile_0.87-x")
