@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ class DataSet:
     def fingerprint(self) -> str:
         return manifest_fingerprint(self.manifest)
 
-    def batches(self, *, consumed_samples: int, micro_batch_size: int, dp_rank: int, dp_size: int) -> Iterator[Batch]:
+    def batches(
+        self, *, consumed_samples: int, micro_batch_size: int, dp_rank: int, dp_size: int
+    ) -> Generator[Batch, None, None]:
         """Endless micro-batches of one data-parallel rank, see `megatron.data.loader.batches`."""
         return batches(
             self.source,

@@ -4,7 +4,7 @@ What comes is a function of the source and the position alone: a micro-step take
 samples, rank r the r-th slice of them. Tensor- and pipeline-parallel ranks of one dp_rank read the same for themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -24,11 +24,11 @@ def batches(
     dp_size: int,
     eod: int | None = None,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless micro-batches, starting after `consumed_samples` samples of the whole run (all ranks together).
 
     eod: where given, nothing is learned from predicting what follows this token (`eod_mask_loss`). workers: processes
-    that read ahead; the batches are the same for any number.
+    that read ahead; the batches are the same for any number. They end when the generator is closed.
     """
     schedule = Schedule(consumed_samples + dp_rank * micro_batch_size, micro_batch_size, micro_batch_size * dp_size)
     position_ids = torch.arange(seq_length)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from megatron.errors import NumericsError, StopRequested
@@ -29,19 +30,20 @@ def train(run: Run) -> None:
         dp_rank=run.parallel.dp_rank,
         dp_size=run.parallel.dp_size,
     )
-    batches = engine_batches(read if ledger is None else ledger.watch(read))
-    stop = StopFlag(run.parallel, run.engine.device)
-    if state.iteration == 0 and run.save is not None and args.derived.is_save_iteration(0):
-        save(run, run.save)
-    meter = Meter(run)
-    while state.iteration < run.train_iters:
-        meter.add(train_step(run, batches))
-        if ledger is not None:
-            run.reporter.event("samples", iteration=state.iteration, **ledger.step())
-        if state.iteration % args.log_interval == 0 or state.iteration == run.train_iters:
-            run.reporter.step(meter.report())
-        with meter.paused():
-            at_step_edge(run, stop)
+    with closing(read):  # with it end the processes that read ahead
+        batches = engine_batches(read if ledger is None else ledger.watch(read))
+        stop = StopFlag(run.parallel, run.engine.device)
+        if state.iteration == 0 and run.save is not None and args.derived.is_save_iteration(0):
+            save(run, run.save)
+        meter = Meter(run)
+        while state.iteration < run.train_iters:
+            meter.add(train_step(run, batches))
+            if ledger is not None:
+                run.reporter.event("samples", iteration=state.iteration, **ledger.step())
+            if state.iteration % args.log_interval == 0 or state.iteration == run.train_iters:
+                run.reporter.step(meter.report())
+            with meter.paused():
+                at_step_edge(run, stop)
     run.reporter.event("end", iteration=state.iteration)
     run.reporter.close()
 

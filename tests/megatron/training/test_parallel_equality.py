@@ -5,9 +5,11 @@ The single process itself is held against a plain torch loop that knows nothing 
 
 import json
 import os
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +32,8 @@ MODES: dict[str, dict[str, Any]] = {
         "prefill_loc_win_size_list": None,
         "separators": None,
     },
+    # Attention within documents, batches read ahead by processes, and a ledger of the samples of each step.
+    "documents": {"attention_document_mask": True, "num_workers": 2, "log_sample_hashes": True},
 }
 LAYOUTS = {"pp2": (2, 1, 2), "tp2": (1, 2, 2), "dp2": (1, 1, 2), "pp2_tp2": (2, 2, 4), "pp2_dp2": (2, 1, 4)}
 
@@ -66,7 +70,20 @@ def test_single_process_equals_a_plain_torch_loop(folder: Path) -> None:
 def test_modes_differ(folder: Path) -> None:
     """The comparison above would pass if every mode were the same model."""
     runs = [_losses(folder / "single" / mode) for mode in MODES]
-    assert all(abs(a[-1] - b[-1]) > 1e-4 for a, b in [(runs[0], runs[1]), (runs[1], runs[2]), (runs[0], runs[2])])
+    assert all(abs(a[-1] - b[-1]) > 1e-4 for a, b in combinations(runs, 2))
+
+
+@pytest.mark.multiprocess
+def test_the_ledger_names_the_samples_of_every_step(folder: Path) -> None:
+    """What the engine took is what stands at these positions; other layouts are held against this run above."""
+    from megatron.data.from_args import datasets_from_args
+    from megatron.data.ledger import as_hex, sample_hashes
+    from megatron.neox_arguments.load import load_arguments
+
+    source = datasets_from_args(load_arguments([folder / "documents.yml"], world_size=1), 512).train.source
+    for step, entry in enumerate(_ledger(folder / "single" / "documents")):
+        ids = np.stack(source.locate(np.arange(4 * step, 4 * step + 4)), axis=1)
+        assert entry == (4, as_hex(int(sample_hashes(ids).sum(dtype=np.uint64))))
 
 
 def train_all_modes(folder: str, layout: str, pp: int, tp: int) -> None:
@@ -89,7 +106,7 @@ def train_all_modes(folder: str, layout: str, pp: int, tp: int) -> None:
 def plain_loop(folder: str, mode: str) -> list[float]:
     """Losses of GPTModel under torch AdamW in a loop of our own, without DeepSpeed."""
     from megatron.data.from_args import datasets_from_args
-    from megatron.model.config import model_config_from_args, separator_ids_from_args
+    from megatron.model.config import end_of_document_from_args, model_config_from_args, separator_ids_from_args
     from megatron.model.gpt_model import GPTModel
     from megatron.model.loss import language_model_loss
     from megatron.mpu.parallel_state import TensorParallel
@@ -99,7 +116,9 @@ def plain_loop(folder: str, mode: str) -> list[float]:
 
     args = load_arguments([f"{folder}/{mode}.yml"], world_size=1)
     tokenizer = build_tokenizer(args.tokenizer_type, None)
-    config = model_config_from_args(args, 512, separator_ids_from_args(args, tokenizer))
+    config = model_config_from_args(
+        args, 512, separator_ids_from_args(args, tokenizer), end_of_document_from_args(args, tokenizer)
+    )
     model = GPTModel(config, TensorParallel())
     schedule = schedule_from_args(args)
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -128,6 +147,7 @@ def plain_loop(folder: str, mode: str) -> list[float]:
 
 def _assert_equal_runs(expected: Path, actual: Path) -> None:
     assert _losses(actual) == pytest.approx(_losses(expected), rel=1e-5)
+    assert _ledger(actual) == _ledger(expected)
     ours, theirs = CheckpointReader(find_checkpoint(actual)), CheckpointReader(find_checkpoint(expected))
     assert ours.names() == theirs.names()
     for name in ours.names():
@@ -135,7 +155,17 @@ def _assert_equal_runs(expected: Path, actual: Path) -> None:
 
 
 def _losses(save: Path) -> list[float]:
-    events = [json.loads(line) for line in (save / "events.jsonl").read_text().splitlines()]
-    losses = [event["loss"] for event in events if event["kind"] == "step"]
+    losses = [event["loss"] for event in _events(save) if event["kind"] == "step"]
     assert len(losses) == 20
     return losses
+
+
+def _ledger(save: Path) -> list[tuple[int, str]]:
+    """(samples, hash) of every step; empty where no ledger was asked for."""
+    found = [(event["samples"], event["hash"]) for event in _events(save) if event["kind"] == "samples"]
+    assert len(found) == (20 if save.name == "documents" else 0)
+    return found
+
+
+def _events(save: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (save / "events.jsonl").read_text().splitlines()]
