@@ -29,7 +29,7 @@ COLD_CASES = ("ours", "as GPT-NeoX")
 def measure_start(folder: Path, documents: int, tokens: int, repeats: int) -> dict[str, Any]:
     """Seconds until sample 0 is served, of a sparse data set of that many documents and tokens."""
     prefix = folder / "pile"
-    _write_sizes(prefix, _sizes(documents, tokens))
+    _make_index(prefix, documents, tokens)
     with open(f"{prefix}.bin", "wb") as file:
         file.truncate(2 * tokens)  # a hole: takes no room
     first = {name: _child("start", name, prefix, tokens // SEQ - 1) for name in START_CASES}
@@ -43,6 +43,8 @@ def measure_start(folder: Path, documents: int, tokens: int, repeats: int) -> di
         raise SystemExit(f"the orders differ, so nothing was measured: {outputs}")
     ready = {name: round(median(entry["ready_seconds"] for entry in outputs[name]), 3) for name in START_CASES}
     found = {name: {"ready_seconds": ready[name], **run.summary()} for name, run in runs.items()}
+    for name, entry in found.items():
+        entry["peak_mib"] = max(output["own_peak_mib"] for output in outputs[name])
     return {
         "documents": documents,
         "tokens": tokens,
@@ -61,7 +63,7 @@ def measure_access(folder: Path, tokens: int, repeats: int) -> dict[str, Any]:
     """Samples a second in random order with the file in memory, then bytes from disk for each sample without."""
     prefix = folder / "random"
     documents = max(10, tokens // 1541)
-    _write_sizes(prefix, _sizes(documents, tokens))
+    _make_index(prefix, documents, tokens)
     generator = np.random.default_rng(1)
     with open(f"{prefix}.bin", "wb") as file:
         for start in range(0, tokens, 1 << 24):
@@ -109,9 +111,18 @@ def _sizes(documents: int, tokens: int) -> np.ndarray:
     return np.diff(ends, prepend=0).astype(np.int32)
 
 
-def _write_sizes(prefix: Path, sizes: np.ndarray) -> None:
+def _make_index(prefix: Path, documents: int, tokens: int) -> None:
+    """In a process of its own: what this one ever used would count as memory of every command it starts."""
+    measure(
+        {"index": [sys.executable, "-m", "benchmarks.data_samples", "index", str(documents), str(prefix), str(tokens)]},
+        1,
+    )
+
+
+def _index(documents: str, prefix: str, tokens: int) -> dict[str, Any]:
     with open(f"{prefix}.idx", "wb") as file:
-        write_index(file, np.dtype("<u2"), sizes, None)
+        write_index(file, np.dtype("<u2"), _sizes(int(documents), tokens), None)
+    return {}
 
 
 def _child(part: str, name: str, prefix: Path, samples: int) -> list[str]:
@@ -190,7 +201,7 @@ def _start(name: str, prefix: str, samples: int) -> dict[str, Any]:
         tokens = source.read(np.arange(1))[0][0]
         first = int(source.parts[0].stream.pieces(source.locate(np.arange(1))[1]).starts[0])
     assert len(tokens) == SEQ + 1
-    return {"sample": first, "ready_seconds": round(time.perf_counter() - clock, 3)}
+    return {"sample": first, "ready_seconds": round(time.perf_counter() - clock, 3), "own_peak_mib": _own_peak()}
 
 
 def _access(name: str, prefix: str, samples: int) -> dict[str, Any]:
@@ -245,6 +256,12 @@ def _cold(name: str, prefix: str, samples: int) -> dict[str, Any]:
     }
 
 
+def _own_peak() -> float:
+    """MiB; the system's count for a finished child includes what its parent held when it was started."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024, 1)
+
+
 def _disk_bytes() -> int:
     facts = dict(line.split(": ") for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines())
     return int(facts["read_bytes"])
@@ -252,5 +269,5 @@ def _disk_bytes() -> int:
 
 if __name__ == "__main__":
     part, case, *rest = sys.argv[1:]
-    result = {"start": _start, "access": _access, "cold": _cold}[part](case, rest[0], int(rest[1]))
+    result = {"index": _index, "start": _start, "access": _access, "cold": _cold}[part](case, rest[0], int(rest[1]))
     print(json.dumps(result))

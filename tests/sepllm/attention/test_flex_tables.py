@@ -66,6 +66,18 @@ def test_longer_texts(window: int) -> None:
     _check(whole, flex_tables(whole), whole.dense_mask, superfluous=False)
 
 
+@pytest.mark.parametrize("last", [448, 449, 450])
+def test_a_tile_of_gathered_keys_that_ends_at_the_border(last: int) -> None:
+    """The tile of queries from 512 on sees all 128 separators beyond its window of 64 if the last stands at 448."""
+    ids = torch.full((1, 1024), 9)
+    ids[0, last - 127 : last + 1] = 1
+    plan = build_plan(sep(window=64, init_tokens=0), ids)
+    tables = flex_tables(plan)
+    _check(plan, tables, plan.dense_mask, superfluous=False)
+    first_full = int(tables.blocks.full_kv_num_blocks[0, 0].nonzero()[0])
+    assert first_full == (4 if last == 448 else 5)
+
+
 @pytest.mark.parametrize("limit", [None, 5])
 def test_more_marked_tokens_than_are_gathered(limit: int | None) -> None:
     plan = build_plan(sep(max_separators=limit), text(3, 640, share=0.7))
