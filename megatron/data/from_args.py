@@ -24,6 +24,8 @@ from megatron.errors import DataError, SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.tokenizer.tokenizer import Tokenizer
 
+LOOK_FOR_ENDS = 1 << 20  # tokens in which an end of document is expected
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -240,6 +242,8 @@ class _Maker:
 
     def _set(self, name: str, parts: Sequence[Part], blend: Mixture, ranges: Sequence[tuple[int, int]]) -> DataSet:
         source = SampleSource(parts, blend, vocab_size=self.vocab_size)
+        if name == "train":
+            self._look_ahead(parts, blend)
         weights = blend.weights if isinstance(blend, Blend) else blend.shares
         manifest = {
             "set": name,
@@ -262,6 +266,32 @@ class _Maker:
             manifest["changes"] = blend.as_manifest()
         workers = self.args.num_workers if name == "train" else 0
         return DataSet(name, source, manifest, self.eod, workers)
+
+    def _look_ahead(self, parts: Sequence[Part], blend: Mixture) -> None:
+        """Notes on what the run will meet; DataError now where data in a fixed order would end before the run."""
+        for part in parts:
+            self._look_for_ends(part.stream.dataset)
+        if not isinstance(blend, Blend | ChangingBlend) or self.args.data_order == "neox":
+            return  # GPT-NeoX's order is built for the length of the run
+        for part, needed in zip(parts, blend.taken(self.wanted["train"]).tolist(), strict=True):
+            prefix, size = part.stream.dataset.prefix, part.order.size
+            if self.options.data_kind == "rows" and needed > size:
+                raise DataError(
+                    f"{prefix}: the run asks for {needed:,} samples of this set (train_iters times the batch, times "
+                    f"its share), and it has {size:,}, which are not reshuffled. Lower train_iters."
+                )
+            if needed > size:
+                self.notes.append(f"train: the run reads {needed / size:,.1f} epochs of {prefix}.")
+
+    def _look_for_ends(self, dataset: IndexedDataset) -> None:
+        masks = self.args.eod_mask_loss or self.args.attention_document_mask
+        if self.tokenizer is None or not masks:
+            return
+        if not (dataset.tokens(0, min(dataset.num_tokens, LOOK_FOR_ENDS)) == self.tokenizer.eod).any():
+            self.notes.append(
+                f"train: no end of document (id {self.tokenizer.eod}) in the first tokens of {dataset.prefix}; masks "
+                "that go by it mask nothing. Was it made with --append-eod?"
+            )
 
     def _hashes(self, dataset: IndexedDataset) -> dict[str, str]:
         if dataset not in self.hashes:

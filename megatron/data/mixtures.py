@@ -1,5 +1,6 @@
 """Mixtures beside the plain one: weights that change at a sample count, and GPT-NeoX's stored blending."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,11 @@ class ChangingBlend:
             sets[here], within = self.blends[stage].locate(positions[here] - self.starts[stage])
             places[here] = within + self._before[stage][sets[here]]
         return sets, places
+
+    def taken(self, steps: int) -> np.ndarray:
+        """How many of the first `steps` positions each set has: int64 [sets]."""
+        stage = bisect_right(self.starts, max(steps, 0)) - 1
+        return self._before[stage] + self.blends[stage].taken(steps - self.starts[stage])
 
     def as_manifest(self) -> list[dict[str, object]]:
         """JSON-able: position and weights of every change."""

@@ -34,6 +34,8 @@ def test_nothing_repeats_and_nothing_is_skipped_over_a_change(stages: list[tuple
     for (length, weights), start in zip(stages, starts, strict=False):
         here = sets[start : start + length]
         assert here.tolist() == Blend(weights).locate(np.arange(length))[0].tolist()
+    for steps in range(0, len(positions), 7):
+        assert blend.taken(steps).tolist() == np.bincount(sets[:steps], minlength=3).tolist()
     order = np.random.RandomState(0).permutation(len(positions))
     assert np.array_equal(blend.locate(positions[order])[1], places[order])
 
