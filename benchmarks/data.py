@@ -6,7 +6,7 @@ Checks every result first, times all cases in turn, prints ratios, writes JSON. 
 
 import argparse
 import json
-import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 # Runs from a plain clone, without installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.commands import ROOT
 from benchmarks.data_preprocess import measure_preprocessing
 from benchmarks.data_samples import measure_access, measure_start
 from benchmarks.data_tools import measure_tools
@@ -25,20 +26,29 @@ PARTS = ("preprocess", "start", "access", "tools")
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 even where a goal is missed: the table says so."""
     flags = _parse(argv)
-    report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
-        folder = Path(name)
         for part in flags.parts:
-            report[part] = {**_measure(part, flags, folder), "load_average": round(os.getloadavg()[0], 2)}
-            _show(part, report[part])
-    # Imports torch, whose memory would count as that of the commands: a new process starts as its parent's copy.
-    from benchmarks.environment import describe_environment
-
-    report = {"environment": describe_environment(), "threads": flags.threads, **report}
-    if flags.out:
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            environment = _environment(flags, argv)
+            found = {**_measure(part, flags, Path(name)), "environment": environment}
+            _show(part, found)
+            if flags.out:
+                _keep(flags.out, part, found)
     return 0
+
+
+def _environment(flags: argparse.Namespace, argv: list[str] | None) -> dict[str, Any]:
+    """From a process of its own: it imports torch, and what this one holds would count as memory of its commands."""
+    code = "import json, benchmarks.environment as e; print(json.dumps(e.describe_environment()))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    given = ["data.py", *(sys.argv[1:] if argv is None else argv)]
+    return {**json.loads(answer.stdout), "argv": given, "threads": flags.threads}
+
+
+def _keep(path: Path, part: str, found: dict[str, Any]) -> None:
+    """Each part is a measurement of its own: the others in the file stay as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**report, part: found}, indent=2) + "\n", encoding="utf-8")
 
 
 def _measure(part: str, flags: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -7,16 +7,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.commands import Runs, measure
 from megatron.data.index_file import write_index
+from megatron.data.schedule import Schedule, read_batches
 
 SEQ = 2048
 SEED = 1234
@@ -67,8 +68,8 @@ def measure_access(folder: Path, tokens: int, repeats: int) -> dict[str, Any]:
     generator = np.random.default_rng(1)
     with open(f"{prefix}.bin", "wb") as file:
         for start in range(0, tokens, 1 << 24):
-            count = min(1 << 24, tokens - start)
-            file.write(generator.integers(1, 50_000, count, dtype=np.uint16).tobytes())
+            length = min(1 << 24, tokens - start)
+            file.write(generator.integers(1, 50_000, length, dtype=np.uint16).tobytes())
         file.flush()
         os.fsync(file.fileno())
     samples = (tokens - 1) // SEQ
@@ -134,18 +135,24 @@ def _empty(folder: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
 
 
-def _open(prefix: str, samples: int, order: str) -> Any:
-    """Our training set over all documents, as the trainer opens it."""
-    from megatron.data.from_args import datasets_from_args  # imports torch, which the measuring process must not
+def _settings(prefix: str, samples: int, order: str) -> Any:
+    """A training run over all documents; the model in it is never made."""
+    from megatron.neox_arguments.load import arguments_from_texts
 
     settings: dict[str, Any] = {"data_path": prefix, "split": "1,0,0", "seq_length": SEQ, "seed": SEED}
-    settings |= {"eod_mask_loss": False, "mmap_warmup": False, "num_workers": 0, "data_kind": "documents"}
-    settings |= {"data_order": order, "pack_impl": "packed", "allow_chopped": True}
-    settings |= {"data_cache_path": str(Path(prefix).parent / "cache")}
-    settings |= {"train_iters": samples, "eval_interval": samples, "eval_iters": 1, "weight_by_num_documents": False}
-    settings |= {"weight_by_num_tokens": False, "train_data_weight_changes": None, "weighted_sampler_alpha": 1.0}
-    arguments: Any = SimpleNamespace(**settings, derived=SimpleNamespace(train_batch_size=1))
-    return datasets_from_args(arguments, 65_536).train.source
+    settings |= {"data_order": order, "data_cache_path": str(Path(prefix).parent / "cache"), "train_iters": samples}
+    settings |= {"num_layers": 1, "hidden_size": 64, "num_attention_heads": 1, "max_position_embeddings": SEQ}
+    settings |= {"train_micro_batch_size_per_gpu": 1, "tokenizer_type": "CharLevelTokenizer"}
+    settings |= {"optimizer": {"type": "Adam", "params": {"lr": 1e-3}}}
+    settings |= {"eval_interval": samples, "eval_iters": 1, "USE_ORIGINAL_FULL_ATTEN": True}
+    return arguments_from_texts([("benchmark", json.dumps(settings))], world_size=1)
+
+
+def _open(settings: Any) -> Any:
+    """Our training set, as the trainer opens it."""
+    from megatron.data.from_args import datasets_from_args  # imports torch, which the measuring process must not
+
+    return datasets_from_args(settings, 65_536).train.source
 
 
 def _original(prefix: str) -> tuple[Callable[[int], np.ndarray], Callable[[int], int]]:
@@ -153,13 +160,13 @@ def _original(prefix: str) -> tuple[Callable[[int], np.ndarray], Callable[[int],
 
     The second function tells where in the file the sample of a position begins, in tokens.
     """
-    count = int(np.fromfile(f"{prefix}.idx", "<u8", 1, offset=18)[0])
-    sizes = np.memmap(f"{prefix}.idx", "<i4", "r", 34, (count,))
-    starts = np.memmap(f"{prefix}.idx", "<i8", "r", 34 + 4 * count, (count,))
+    num = int(np.fromfile(f"{prefix}.idx", "<u8", 1, offset=18)[0])
+    sizes = np.memmap(f"{prefix}.idx", "<i4", "r", 34, (num,))
+    starts = np.memmap(f"{prefix}.idx", "<i8", "r", 34 + 4 * num, (num,))
     data = np.memmap(f"{prefix}.bin", "<u2", "r")
     samples = (int(np.sum(sizes, dtype=np.int64)) - 1) // SEQ
     generator = np.random.RandomState(SEED)
-    doc_idx = np.mgrid[0:1, 0:count][1].astype(np.int32).reshape(-1)
+    doc_idx = np.mgrid[0:1, 0:num][1].astype(np.int32).reshape(-1)
     generator.shuffle(doc_idx)
     ends = np.cumsum(sizes[doc_idx], dtype=np.int64)
     borders = np.arange(samples + 1, dtype=np.int64) * SEQ
@@ -191,13 +198,14 @@ def _start(name: str, prefix: str, samples: int) -> dict[str, Any]:
     """Where sample 0 begins (its tokens are all 0, those of a hole), and seconds until it was there, imports aside."""
     import megatron.data.from_args  # noqa: F401  so that its time is not counted
 
+    settings = _settings(prefix, samples, "computed" if name == "ours" else "neox")
     clock = time.perf_counter()
     if name == "numpy as GPT-NeoX":
         sample, begins = _original(prefix)
         first = begins(0)
         tokens = sample(0)
     else:
-        source = _open(prefix, samples, "computed" if name == "ours" else "neox")
+        source = _open(settings)
         tokens = source.read(np.arange(1))[0][0]
         first = int(source.parts[0].stream.pieces(source.locate(np.arange(1))[1]).starts[0])
     assert len(tokens) == SEQ + 1
@@ -205,48 +213,51 @@ def _start(name: str, prefix: str, samples: int) -> dict[str, Any]:
 
 
 def _access(name: str, prefix: str, samples: int) -> dict[str, Any]:
-    reader = _reader(name, prefix, samples)
-    reader(np.arange(BATCH))
+    batches = _reader(name, prefix, samples)
     rounds = max(1, min(samples, 20_000) // BATCH)
     for _ in range(2):  # the first pass brings the file into memory
         total, start = 0, time.perf_counter()
-        for batch in range(rounds):
-            total += int(reader(np.arange(batch * BATCH, (batch + 1) * BATCH))[:, ::512].sum())
+        for batch in islice(batches(), rounds):
+            total += int(batch[:, ::512].sum())
         seconds = time.perf_counter() - start
     return {"samples_per_second": round(rounds * BATCH / seconds), "sum": total}
 
 
-def _reader(name: str, prefix: str, samples: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Positions to int64 [positions, SEQ + 1]."""
+def _reader(name: str, prefix: str, samples: int) -> Callable[[], Iterator[np.ndarray]]:
+    """Each call begins anew at position 0: batches int64 [BATCH, SEQ + 1]."""
     if name == "as GPT-NeoX":
         sample, _ = _original(prefix)
-        return lambda positions: np.stack([sample(int(position)) for position in positions])
-    source = _open(prefix, samples, "neox" if "neox" in name else "computed")
+        return lambda: (np.stack([sample(start + row) for row in range(BATCH)]) for start in count(0, BATCH))
+    source = _open(_settings(prefix, samples, "neox" if "neox" in name else "computed"))
     if name == "bare slice":
         data = np.memmap(f"{prefix}.bin", "<u2", "r")
-        numbers = source.locate(np.arange(min(samples, 20_000) + BATCH) % samples)[1]
+        numbers = source.locate(np.arange(min(samples, 20_000) + BATCH))[1].tolist()
 
-        def slices(positions: np.ndarray) -> np.ndarray:
-            batch = np.empty((len(positions), SEQ + 1), np.int64)
-            for row, number in enumerate(numbers[positions].tolist()):
-                batch[row] = data[number * SEQ : number * SEQ + SEQ + 1]
-            return batch
+        def slices() -> Iterator[np.ndarray]:
+            for start in count(0, BATCH):
+                batch = np.empty((BATCH, SEQ + 1), np.int64)
+                for row, number in enumerate(numbers[start : start + BATCH]):
+                    batch[row] = data[number * SEQ : number * SEQ + SEQ + 1]
+                yield batch
 
         return slices
     if name == "ours, one at a time":
-        return lambda positions: np.stack([source.read(positions[i : i + 1])[0][0] for i in range(len(positions))])
-    return lambda positions: source.read(positions)[0]
+        return lambda: (
+            np.stack([source.read(np.array([start + row]))[0][0] for row in range(BATCH)]) for start in count(0, BATCH)
+        )
+    # As the loader reads.
+    return lambda: (found.text for found in read_batches(source, Schedule(0, BATCH, BATCH)))
 
 
 def _cold(name: str, prefix: str, samples: int) -> dict[str, Any]:
     """Bytes the system reads from disk for a few hundred samples of a file that it holds nothing of."""
-    reader = _reader(name, prefix, samples)
+    batches = _reader(name, prefix, samples)()
     with open(f"{prefix}.bin", "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before, start = _disk_bytes(), time.perf_counter()
     rounds = max(1, min(samples, 1600) // BATCH)
-    for batch in range(rounds):
-        reader(np.arange(batch * BATCH, (batch + 1) * BATCH))
+    for _ in islice(batches, rounds):
+        pass
     seconds = time.perf_counter() - start
     used = rounds * BATCH * (SEQ + 1) * 2
     return {
