@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Runs from a plain clone, without installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# NumPy starts threads for linear algebra, of which there is none here: without them the tool starts in half the time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from megatron.data.check import check_tokens, end_problem
 from megatron.data.indexed_dataset import IndexedDataset
@@ -119,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", nargs="+", metavar="YAML", help="settings files: check all that they name")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
     parser.add_argument("--labels", action="store_true", help="the data sets hold labels: -100 is allowed")
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads (up to 4)")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads (2)")
     ids = parser.add_argument_group("ids")
     ids.add_argument("--vocab-size", type=int, help="ids are below this (else: the tokenizer's)")
     ids.add_argument("--eod", type=int, help="id that ends a document (else: the tokenizer's)")

@@ -4,11 +4,14 @@ python tools/datasets/unshard_memmap.py --input_file pile/x-00000-of-00082.bin -
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 # Runs from a plain clone, without installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# NumPy starts threads for linear algebra, of which there is none here: without them the tool starts in half the time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from megatron.data.checksums import read_hash_list
 from megatron.data.progress import ByteProgress

@@ -24,7 +24,8 @@ def write(prefix: Path, documents: list[list[list[int]]], dtype: str = "uint16")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(check, "BLOCK_BYTES", 8)
+    monkeypatch.setattr(check, "SPAN_BYTES", 24)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
