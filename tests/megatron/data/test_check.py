@@ -60,6 +60,20 @@ def test_the_first_fault_of_the_file_is_told(tmp_path: Path, workers: int, value
         check_tokens(dataset, 7, workers=workers)
 
 
+def test_of_two_faults_found_at_once_the_first_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = write(tmp_path / "set", [[[9] * 24]])  # two spans, both wrong
+    both_have_theirs = threading.Barrier(2, timeout=20)
+    read_into = dataset.token_file.read_into
+
+    def wait_and_read(buffer: memoryview, offset: int) -> None:
+        both_have_theirs.wait()
+        read_into(buffer, offset)
+
+    monkeypatch.setattr(dataset.token_file, "read_into", wait_and_read)
+    with pytest.raises(DataError, match="at token 0, in document 0"):
+        check_tokens(dataset, 9, workers=2)
+
+
 def test_shortened_meanwhile(tmp_path: Path) -> None:
     dataset = write(tmp_path / "set", [[[1] * 100]])
     lock = threading.Lock()
