@@ -8,6 +8,7 @@ import numpy as np
 from megatron.data.file_copies import Report, copy_stretch, draft_of, make_room
 from megatron.data.index_file import write_index
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.tokenizer_record import carry_record
 from megatron.errors import DataError
 
 
@@ -27,7 +28,7 @@ def find_prefixes(folder: Path) -> list[Path]:
 def merge(prefixes: Sequence[Path], output_prefix: Path, progress: Report = lambda count: None) -> IndexedDataset:
     """Write the data sets, in the order given, as `<output_prefix>.{bin,idx}`.
 
-    DataError when one cannot be read, when their types of token differ, or when the output is one of them.
+    DataError when one cannot be read, when types of token or tokenizers differ, or when the output is one of them.
     """
     if any(prefix.resolve() == output_prefix.resolve() for prefix in prefixes):
         raise DataError(f"{output_prefix}: is one of the data sets to merge. Choose a name outside of their folder.")
@@ -38,6 +39,7 @@ def merge(prefixes: Sequence[Path], output_prefix: Path, progress: Report = lamb
                 f"{other.prefix}: its tokens are {other.dtype.name}, those of {sets[0].prefix} {sets[0].dtype.name}. "
                 "Data sets of one type can be merged; tokenise both with the same tokenizer and tool."
             )
+    carry_record(prefixes, output_prefix)
     make_room(output_prefix.parent, sum(dataset.token_file.num_bytes for dataset in sets))
     bin_path, index_path = (Path(f"{output_prefix}.{ending}") for ending in ("bin", "idx"))
     with draft_of(index_path) as index_file, draft_of(bin_path) as bin_file:

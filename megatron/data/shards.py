@@ -12,6 +12,7 @@ from pathlib import Path
 from megatron.data.file_copies import BLOCK, Report, copy_stretch, copy_whole, draft_of, make_room, write_all
 from megatron.data.index_file import read_index
 from megatron.data.token_file import TokenFile, find_shards, shard_path
+from megatron.data.tokenizer_record import carry_record
 from megatron.errors import DataError
 
 PILE_SHARD_BYTES = 5_000_000_000
@@ -51,6 +52,7 @@ def join_shards(
             raise DataError(f"{target}: wrote {written} bytes, expected {source.num_bytes}.")
     if index.is_file() and output_folder.resolve() != prefix.parent.resolve():
         copy_whole(index, output_folder / index.name)
+        carry_record([prefix], output_folder / prefix.name)
     return target
 
 
@@ -94,6 +96,7 @@ def split_file(
     index = path.with_suffix(".idx")
     if index.is_file() and output_folder.resolve() != path.parent.resolve():
         copy_whole(index, output_folder / index.name)
+        carry_record([path.with_suffix("")], prefix)
     return shards
 
 

@@ -4,7 +4,8 @@ Ids mean nothing without their vocabulary, and most ids of one are ids of every 
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from megatron.errors import DataError
@@ -31,9 +32,7 @@ def write_record(prefix: str | Path, tokenizer: Tokenizer, *, append_eod: bool) 
     record = TokenizerRecord(
         tokenizer.name, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.eod, append_eod=append_eod
     )
-    draft = Path(f"{record_path(prefix)}.part")
-    draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-    draft.replace(record_path(prefix))
+    _write(prefix, record)
 
 
 def read_record(prefix: str | Path) -> TokenizerRecord | None:
@@ -49,6 +48,27 @@ def read_record(prefix: str | Path) -> TokenizerRecord | None:
         ) from error
 
 
+def carry_record(prefixes: Sequence[Path], output_prefix: Path) -> None:
+    """Leave beside `output_prefix`, made of the data sets at `prefixes`, the record that all of these share.
+
+    None when one of them has none. DataError when two were made with different tokenizers.
+    """
+    records = {prefix: read_record(prefix) for prefix in prefixes}
+    known = [(prefix, record) for prefix, record in records.items() if record is not None]
+    for prefix, record in known[1:]:
+        if record.fingerprint != known[0][1].fingerprint:
+            raise DataError(
+                f"{prefix} was made with {record.tokenizer}, vocabulary hash {record.fingerprint[:12]}, and "
+                f"{known[0][0]} with {known[0][1].tokenizer}, hash {known[0][1].fingerprint[:12]}: their ids mean "
+                "different things and cannot be in one data set."
+            )
+    if len(known) < len(records):
+        record_path(output_prefix).unlink(missing_ok=True)
+    else:
+        ends = all(record.append_eod for _, record in known)
+        _write(output_prefix, replace(known[0][1], append_eod=ends))
+
+
 def check_record(prefix: str | Path, tokenizer: Tokenizer) -> None:
     """DataError when the data set was made with another tokenizer than this one."""
     record = read_record(prefix)
@@ -60,3 +80,9 @@ def check_record(prefix: str | Path, tokenizer: Tokenizer) -> None:
         f"{tokenizer.fingerprint[:12]}. Set tokenizer_type and vocab_file to those of the data, or make the data "
         f"anew. If both are one vocabulary in two forms, delete {record_path(prefix)}."
     )
+
+
+def _write(prefix: str | Path, record: TokenizerRecord) -> None:
+    draft = Path(f"{record_path(prefix)}.part")
+    draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    draft.replace(record_path(prefix))
