@@ -74,6 +74,8 @@ def _check_settings(flags: argparse.Namespace) -> list[str]:
             print(f"allowed: {line}")
     else:
         problems += [f"{line} (--allow-overlap where this is meant)." for line in shared]
+    if flags.no_compare:
+        return problems
     progress = ByteProgress(sum(part.dataset.token_file.num_bytes for part in ranges), "compare texts")
     for found in equal_texts(ranges, progress.add):
         print(f"{found.name}: {found.count} of {found.documents} documents have an equal in {found.other}")
@@ -129,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     ids.add_argument("--tokenizer-type")
     ids.add_argument("--vocab-file")
     ids.add_argument("--merge-file")
+    parser.add_argument(
+        "--no-compare", action="store_true", help="do not look for equal texts in two sets (slow: 0.2 GB/s)"
+    )
     parser.add_argument("--allow-overlap", action="store_true", help="training data may be validation data too")
     return parser
 
