@@ -42,6 +42,7 @@ def test_the_command_of_gpt_neox(tmp_path: Path, vocabulary: str) -> None:
     flags += ["--dataset-impl", "mmap", "--jsonl-keys", "text", "--num-docs", 51, "--log-interval", 10]
     result = run(*flags, "--output-prefix", "out/corpus", "--workers", 2, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("encoder: ")
     for words in ("50 documents", "MB/s", "out/corpus_text_document", "left out 1", "corpus.jsonl:51:"):
         assert words in result.stdout
     assert IndexedDataset(tmp_path / "out" / "corpus_text_document").num_documents == 50
@@ -60,6 +61,7 @@ def test_mistakes_have_exit_codes_and_no_traceback(tmp_path: Path, vocabulary: s
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "keyless.jsonl").write_text('{"content": "a"}\n')
     (tmp_path / "file").touch()
+    (tmp_path / "worse.jsonl").write_text('{"text": "a"}\n{\n{\n')
     tokenizer = ["--tokenizer-type", "HFTokenizer", "--vocab-file", vocabulary, "--workers", 1]
     out = ["--output-prefix", tmp_path / "out"]
     cases = [
@@ -67,6 +69,7 @@ def test_mistakes_have_exit_codes_and_no_traceback(tmp_path: Path, vocabulary: s
         (3, "the file is empty", ["--input", tmp_path / "empty.jsonl", *out, *tokenizer]),
         (3, "the keys are 'content'", ["--input", tmp_path / "keyless.jsonl", *out, *tokenizer]),
         (3, "cannot write there", ["--input", corpus, "--output-prefix", tmp_path / "file" / "out", *tokenizer]),
+        (3, "more than --max-rejects 1", ["--input", tmp_path / "worse.jsonl", *out, *tokenizer, "--max-rejects", 1]),
         (2, "needs vocab_file", ["--input", corpus, *out, "--tokenizer-type", "HFTokenizer"]),
         (2, "--workers", ["--input", corpus, *out, *tokenizer[:-1], 0]),
         (2, "invalid choice: 'HFToken'", ["--input", corpus, *out, "--tokenizer-type", "HFToken"]),
