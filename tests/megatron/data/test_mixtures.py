@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from megatron.data.blend import Blend
 from megatron.data.index_cache import IndexCache, MemoryArrays
 from megatron.data.make_parts import PartOptions, make_part
-from megatron.data.mixtures import ChangingBlend, StoredBlend, write_blend
+from megatron.data.mixtures import STRIDE, ChangingBlend, StoredBlend, write_blend
 from megatron.data.neox_order import shares_and_samples
 from megatron.data.source import SampleSource
 from megatron.errors import DataError
@@ -71,6 +71,13 @@ def test_golden_blending(helper: str) -> None:
         known = neox_goldens.arrays(case["id"])
         assert np.array_equal(sets, known["dataset_index"])
         assert np.array_equal(places, known["dataset_sample_index"])
+
+
+def test_counts_go_on_from_block_to_block(helper: str) -> None:
+    positions = np.arange(2 * STRIDE + 100)
+    sets, places = stored([0.5, 0.3, 0.2], len(positions)).locate(positions)
+    for k in range(3):
+        assert places[sets == k].tolist() == list(range(np.count_nonzero(sets == k)))
 
 
 def test_golden_mixtures_end_to_end(helper: str) -> None:

@@ -92,6 +92,9 @@ def test_workers_end_with_the_generator(tmp_path: Path) -> None:
     )
     assert children() == [], "nothing starts before it is asked for"
     next(stream)
+    deadline = time.monotonic() + 10
+    while len(children()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert len(children()) == 2
     stream.close()
     assert children() == []
