@@ -50,16 +50,15 @@ class PartFiles:
         self.documents += len(sizes)
         self.tokens += len(ids)
 
-    def mark(self) -> dict[str, int]:
-        """Everything so far is on disk, and this is how much it is."""
+    def sync(self) -> None:
+        """Everything so far is on disk."""
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
-        return {"documents": self.documents, "tokens": self.tokens}
 
     def finish(self) -> None:
         """Write the index and give both files their names; from here on it is a data set."""
-        self.mark()
+        self.sync()
         index, draft = Path(f"{self.prefix}.idx"), Path(f"{self.prefix}.idx.part")
         sizes = np.memmap(self._paths[1], _SIZE, "r", shape=(self.documents,)) if self.documents else np.zeros(0, _SIZE)
         with draft.open("wb") as file:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from megatron.data.encode_documents import Encoded, Encoder, EncodeSettings
 from megatron.data.encoder_pool import encode_all
@@ -15,7 +16,7 @@ from megatron.data.part_files import PartFiles
 from megatron.data.rejects_file import RejectsFile
 from megatron.data.resume_note import ResumeNote, job_of
 from megatron.data.text_files import Block, Position, TextFiles
-from megatron.data.tokenizer_record import write_record
+from megatron.data.tokenizer_record import record_path, write_record
 from megatron.errors import DataError
 from megatron.tokenizer.fast_bpe import EncodersDisagree
 
@@ -64,6 +65,10 @@ def preprocess(
     say(encoder.about)
     try:
         return _Run(files, output_prefix, encoder, report, say, max_rejects).go(workers)
+    except OSError as error:
+        raise DataError(
+            f"{output_prefix}: {error}. What is done is kept; the same command goes on from there."
+        ) from error
     except EncodersDisagree as error:
         say(f"{error}. All that was encoded is dropped; starting again with encode_batch_fast.")
         encoder = Encoder(replace(settings, fast=False))
@@ -91,7 +96,7 @@ class _Run:
             self.note.remove()
         found = self.note.read(say)
         self.start = Position(**found["position"]) if found else Position()
-        self.end = self.start
+        self.state: dict[str, Any] | None = None  # what a note would say: set between tasks, true whatever comes next
         self.dropped = False
         self.parts_at = found["parts"] if found else [{}] * len(self.progress.prefixes)
         self.rejects_at = found["rejects"] if found else {}
@@ -119,8 +124,8 @@ class _Run:
                 for part, ids, sizes in zip(parts, encoded.ids, encoded.sizes, strict=True):
                     part.add(ids, sizes)
                 rejects.add(encoded.rejects)
-                self.end = blocks[-1].end
                 self._count(parts[0], rejects, encoded, blocks[-1])
+                self.state = self._state(parts, rejects, blocks[-1].end)
                 progress.seconds = time.monotonic() - began
                 self.report(progress)
                 if self.max_rejects is not None and rejects.count > self.max_rejects:
@@ -132,10 +137,11 @@ class _Run:
             if progress.documents == 0:
                 self._drop(parts)
                 raise _nothing_usable(self.files, progress)
+            self.note.remove()  # a kill between the names of two keys makes the next run start anew
             for part in parts:
-                write_record(part.prefix, self.encoder.tokenizer, append_eod=self.encoder.settings.append_eod)
+                record_path(part.prefix).unlink(missing_ok=True)
                 part.finish()
-            self.note.remove()
+                write_record(part.prefix, self.encoder.tokenizer, append_eod=self.encoder.settings.append_eod)
         progress.rejects_path = self.rejects_path if rejects.count else None
         progress.seconds = time.monotonic() - began
         return progress
@@ -147,25 +153,29 @@ class _Run:
         progress.text_bytes += encoded.text_bytes
         progress.rejected, progress.first_reject = rejects.count, rejects.first
 
+    def _state(self, parts: list[PartFiles], rejects: RejectsFile, end: Position) -> dict[str, Any]:
+        return {
+            "position": vars(end),
+            "parts": [{"documents": part.documents, "tokens": part.tokens} for part in parts],
+            "rejects": rejects.state(),
+            "read_bytes": self.progress.read_bytes,
+            "text_bytes": self.progress.text_bytes,
+        }
+
     def _take_note(self, parts: list[PartFiles], rejects: RejectsFile) -> None:
-        self.note.write(
-            {
-                "position": vars(self.end),
-                "parts": [part.mark() for part in parts],
-                "rejects": rejects.mark(),
-                "read_bytes": self.progress.read_bytes,
-                "text_bytes": self.progress.text_bytes,
-            }
-        )
+        for file in (*parts, rejects):
+            file.sync()
+        assert self.state is not None
+        self.note.write(self.state)
 
     def _interrupted(self, error: BaseException | None, parts: list[PartFiles], rejects: RejectsFile) -> None:
         if error is None or self.dropped or isinstance(error, EncodersDisagree):
             return
-        if self.end == Position():
+        if self.state is not None:
+            self._take_note(parts, rejects)
+            self.say(f"interrupted after {self.state['parts'][0]['documents']:,} documents; the same command goes on")
+        elif self.start == Position():
             self._drop(parts)
-            return
-        self._take_note(parts, rejects)
-        self.say(f"interrupted after {parts[0].documents:,} documents; the same command goes on from there")
 
     def _drop(self, parts: list[PartFiles]) -> None:
         self.dropped = True

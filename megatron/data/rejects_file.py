@@ -10,7 +10,7 @@ LISTED_REJECTS = 10_000
 class RejectsFile:
     """Counts and lists; there is no file while there is nothing to list.
 
-    count, first: of all so far, listed or not.  `mark()` and the arguments of the same names continue an earlier list.
+    count, first: of all so far, listed or not.  `state()` as arguments continues an earlier list.
     """
 
     def __init__(self, path: Path, *, count: int = 0, first: str = "", size: int = 0) -> None:
@@ -31,13 +31,15 @@ class RejectsFile:
             if self.count <= LISTED_REJECTS:
                 self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
-    def mark(self) -> dict[str, int | str]:
-        """Everything so far is on disk, and this is what continues it."""
-        if self._file is None:
-            return {"count": 0, "first": "", "size": 0}
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return {"count": self.count, "first": self.first, "size": self._file.tell()}
+    def state(self) -> dict[str, int | str]:
+        """The arguments that continue this list, once it is on disk."""
+        return {"count": self.count, "first": self.first, "size": self._file.tell() if self._file else 0}
+
+    def sync(self) -> None:
+        """Everything so far is on disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if self._file is not None:

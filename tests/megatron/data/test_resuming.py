@@ -16,6 +16,7 @@ from megatron.data import part_files, text_files
 from megatron.data import preprocess as preprocess_module
 from megatron.data.encode_documents import EncodeSettings
 from megatron.data.preprocess import Progress, preprocess
+from megatron.data.rejects_file import RejectsFile
 from megatron.errors import DataError
 from megatron.tokenizer.fast_bpe import EncodersDisagree
 from tests.helpers.tiny_tokenizer import write_tokenizer_json
@@ -77,7 +78,7 @@ def test_the_files_are_those_of_one_go(
                 corpus, str(tmp_path / "out"), settings, 1, stop_after(documents, KeyboardInterrupt()), said.append
             )
         assert not (tmp_path / "out_text_document.idx").exists()
-        assert "the same command goes on from there" in said[-1]
+        assert "the same command goes on" in said[-1]
     result = preprocess(corpus, str(tmp_path / "out"), settings, workers=1, say=said.append)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     assert (result.documents, result.tokens, result.text_bytes) == (whole.documents, whole.tokens, whole.text_bytes)
@@ -98,6 +99,32 @@ def test_what_was_written_after_the_last_note_is_dropped(
         with Path(f"{tmp_path / 'out'}{ending}").open("ab") as file:
             file.write(b"half of someth" * 10_000)
     assert preprocess(corpus, str(tmp_path / "out"), settings, workers=1).documents == whole.documents
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError(28, "No space left on device")])
+def test_an_interruption_in_the_middle_of_a_task(
+    tmp_path: Path,
+    settings: EncodeSettings,
+    corpus: list[Path],
+    error: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Signals come at any moment: here after the tokens of a task are written and before its rejects are."""
+    preprocess(corpus, str(tmp_path / "whole"), settings, workers=1)
+    calls = iter(range(1000))
+
+    def add(self: RejectsFile, rejects: list[str]) -> None:
+        if next(calls) == 12:
+            raise error
+        whole_add(self, rejects)
+
+    whole_add = RejectsFile.add
+    with monkeypatch.context() as patch:
+        patch.setattr(RejectsFile, "add", add)
+        with pytest.raises(DataError if isinstance(error, OSError) else type(error)):
+            preprocess(corpus, str(tmp_path / "out"), settings, workers=1)
+    assert preprocess(corpus, str(tmp_path / "out"), settings, workers=1).resumed_bytes > 0
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
