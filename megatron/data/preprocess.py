@@ -163,8 +163,9 @@ class _Run:
         }
 
     def _take_note(self, parts: list[PartFiles], rejects: RejectsFile) -> None:
-        for file in (*parts, rejects):
-            file.sync()
+        for part in parts:
+            part.sync()
+        rejects.sync()
         assert self.state is not None
         self.note.write(self.state)
 
