@@ -84,6 +84,12 @@ def test_neox_arrays(tmp_path: Path, pack_impl: str, change: dict[str, Any]) -> 
     assert made.built(**{"pack_impl": pack_impl} | change) == 0
 
 
+def test_ranges_of_like_documents_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    assert made.built(lengths=[6] * 8, documents=(0, 7)) == 1
+    assert made.built(lengths=[6] * 8, documents=(1, 8)) == 1
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_packed_documents(tmp_path: Path, change: dict[str, Any]) -> None:
     made = Made(tmp_path)
