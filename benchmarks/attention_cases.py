@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 
-from sepllm.attention.blocks import blocks_of, span_for
+from sepllm.attention.blocks import SPAN, blocks_of
 from sepllm.attention.interface import separator_attention
 from sepllm.attention.plan import build_plan
 from sepllm.attention.rule import keep_mask
@@ -52,7 +52,7 @@ def make_inputs(seq: int, heads: int, head_dim: int, dtype: torch.dtype = torch.
 def packed_plan(config: SepConfig, token_ids: Tensor) -> Any:
     """Everything that is worked out once per text, the masks that stay with the plan included."""
     plan = build_plan(config, token_ids)
-    for block in blocks_of(plan, plan.seq, span_for(plan.seq))[0]:
+    for block in blocks_of(plan, plan.seq, SPAN)[0]:
         block.near_keep()
         if any(keep is not None for _, keep in block.far_stretches()):
             block.far_some()

@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.functional import scaled_dot_product_attention
 
 from sepllm.attention import flex
-from sepllm.attention.blocks import blocks_of, span_for
+from sepllm.attention.blocks import SPAN, blocks_of
 from sepllm.attention.interface import separator_attention
 from sepllm.attention.plan import Plan, build_plan
 from sepllm.attention.rule import keep_mask, look_mask, mark_tokens
@@ -174,7 +174,7 @@ CONTESTANTS = {
     ),
     "ours triton": _ours("triton", _no_triton, triton_tables.tables_of),
     "ours flex": _ours("flex", _on_cuda, flex.tables_of),
-    "ours packed": _ours("packed", _on_cpu, lambda plan: blocks_of(plan, plan.seq, span_for(plan.seq))),
+    "ours packed": _ours("packed", _on_cpu, lambda plan: blocks_of(plan, plan.seq, SPAN)),
     "flex causal": Contestant(False, _on_cuda, _causal_blocks, _flex),
     "original's way": Contestant(True, _on_cuda, _original_blocks, _flex),
 }

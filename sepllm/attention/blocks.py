@@ -14,7 +14,9 @@ from torch import Tensor
 from sepllm.attention.plan import Plan
 from sepllm.attention.rule import look_mask, may_look
 
-_FEW = 32  # gathered keys; that few are cheaper under a mask together with the others than apart
+# Queries of one block. Twice as many are 3 % faster on texts of 16384 tokens, for 15 % more memory.
+SPAN = 512
+_FEW = 48  # gathered keys; that few are cheaper under a mask together with the others than apart
 _REMEMBERED_KEYS = 512  # masks up to this width stay with the plan, wider ones are made when needed
 
 
@@ -180,11 +182,6 @@ def _cuts(begin: int, end: int, window: int, span: int) -> list[tuple[int, int, 
     return cuts
 
 
-def span_for(seq: int) -> int:
-    """Queries of one block. Many make the calls efficient, few keep the stretch that needs a mask short."""
-    return 512 if seq < 8192 else 1024
-
-
 def chunk_for(window: int) -> int:
     """Queries that share a stretch of nearby keys: more for wide windows, whose gradients are laid out per chunk."""
-    return 32 if window <= 64 else 64 if window <= 128 else 128
+    return 64 if window <= 128 else 128

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sepllm.attention.blocks import Block, blocks_of, span_for
+from sepllm.attention.blocks import SPAN, Block, blocks_of
 from sepllm.attention.part import attend_part, merge, part_gradients
 from sepllm.attention.plan import Plan
 
@@ -54,7 +54,7 @@ class _PackedAttention(torch.autograd.Function):
         batch, heads, queries, _ = query.shape
         kv_heads, fine = key.shape[1], torch.promote_types(query.dtype, torch.float32)
         lse = query.new_empty(batch, kv_heads, heads // kv_heads * queries, dtype=fine)
-        blocks = blocks_of(plan, queries, span_for(plan.seq) if slopes is None else _BIASED_SPAN)
+        blocks = blocks_of(plan, queries, SPAN if slopes is None else _BIASED_SPAN)
         for index in range(plan.batch):
             row = _Row(index, query, key, value, plan, scale, slopes, positions)
             for block in blocks[index]:
