@@ -26,7 +26,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Read:
-    """A micro-batch as read. parts, samples: int64 [batch], which sample of which set; text, labels: [batch, seq + 1]."""
+    """A micro-batch as read.
+
+    parts, samples: int64 [batch], which sample of which set. text, labels: int64 [batch, seq + 1].
+    """
 
     parts: np.ndarray
     samples: np.ndarray

@@ -70,7 +70,8 @@ def test_an_id_outside_the_vocabulary_is_placed(tmp_path: Path, wrong: int) -> N
 
 
 def test_a_negative_id_is_placed(tmp_path: Path) -> None:
-    source = SampleSource([part(write(tmp_path / "corpus", [[1, 2, -100, 3]], "int32"), 3)], Blend([1]), vocab_size=VOCAB)
+    dataset = write(tmp_path / "corpus", [[1, 2, -100, 3]], "int32")
+    source = SampleSource([part(dataset, 3)], Blend([1]), vocab_size=VOCAB)
     with pytest.raises(DataError, match="id -100 at token 2"):
         source.read(np.arange(1))
 
