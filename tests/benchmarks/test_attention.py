@@ -1,4 +1,4 @@
-"""The CPU benchmark runs on a tiny text, checks what it times, and writes what it found and where."""
+"""`benchmarks/attention.py` runs on a tiny text, checks what it times, and writes what it found and where."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU: a dry run checks and times what is there and names what is not."""
+"""`benchmarks/attention_gpu.py` without a GPU: a dry run checks and times what is there and names what is not."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The training benchmark runs with a tiny model and compares equal work."""
+"""`benchmarks/attention_training.py` runs with a tiny model and compares equal work."""
 
 import json
 from collections.abc import Iterator
