@@ -1,5 +1,6 @@
 """Damage of every kind to an index is refused at opening, with what was expected and what was found."""
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron.data import index_file
 from megatron.data.index_file import HEADER, MAGIC
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.errors import DataError
@@ -103,3 +105,14 @@ def test_index_of_an_old_merge_tool_counts_sequences_as_documents(prefix: Path) 
     dataset = IndexedDataset(prefix)
     assert dataset.num_documents == len(SIZES)
     assert [len(dataset.document(number)) for number in range(4)] == SIZES
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_one_sequence_per_document_is_written_block_by_block(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the explicit borders 0, 1, 2, ... in one piece."""
+    sizes = np.array([3, 0, 5, 1, 2, 7, 4], dtype=np.int32)
+    whole, blocks = io.BytesIO(), io.BytesIO()
+    index_file.write_index(whole, np.dtype("<u2"), sizes, np.arange(8))
+    monkeypatch.setattr(index_file, "BLOCK", block)
+    index_file.write_index(blocks, np.dtype("<u2"), sizes, None)
+    assert blocks.getvalue() == whole.getvalue()
