@@ -82,6 +82,16 @@ def initialize_parallel(tp_size: int, pp_size: int, backend: str, timeout: timed
     )
 
 
+def leave_parallel() -> None:
+    """Part from the other ranks in good order, all at the same point of the program.
+
+    A process that ends with its groups still open now and then aborts in gloo's threads after all work is done.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _default_environment() -> None:
     if "RANK" in os.environ:
         os.environ.setdefault("LOCAL_RANK", "0")

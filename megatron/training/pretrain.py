@@ -1,5 +1,6 @@
 """The story of a training run, on one screen: build, resume, train, evaluate, save."""
 
+from megatron.mpu.parallel_state import leave_parallel
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.purpose import check_for_training
 from megatron.training.build import build_run, start_parallel
@@ -20,3 +21,4 @@ def pretrain(args: NeoXArgs) -> None:
     load_run(run)
     say_what_runs(run)
     train(run)
+    leave_parallel()

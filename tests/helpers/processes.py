@@ -93,6 +93,9 @@ def _run_task(task: Path) -> None:
     spec.loader.exec_module(module)
     result = getattr(module, work["name"])(*work["args"])
     (task.parent / f"result-{os.environ['RANK']}.json").write_text(json.dumps(result))
+    from megatron.mpu.parallel_state import leave_parallel
+
+    leave_parallel()
 
 
 if __name__ == "__main__":
