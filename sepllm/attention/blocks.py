@@ -184,4 +184,4 @@ def _cuts(begin: int, end: int, window: int, span: int) -> list[tuple[int, int, 
 
 def chunk_for(window: int) -> int:
     """Queries that share a stretch of nearby keys: more for wide windows, whose gradients are laid out per chunk."""
-    return 64 if window <= 128 else 128
+    return 32 if window <= 64 else 64 if window <= 128 else 128

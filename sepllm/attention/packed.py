@@ -83,7 +83,8 @@ class _Row:
     """One row of the batch: keys and values in the type of the computation, as they lie and gathered.
 
     The query heads that share a key head stand side by side as further queries of that head: a block's queries are
-    laid out [kv_heads, chunks, group x chunk, dim].
+    laid out [chunks, kv_heads, group x chunk, dim]. PyTorch's operations put heads inside, so that what they return
+    for it lies in memory as in the tensors around it, and is copied in one piece.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class _Row:
         self.kv_heads, self.group = key.shape[1], query.shape[1] // key.shape[1]
         self.key, self.value = (_dim_inside(tensor[index].to(self.dtype)) for tensor in (key, value))
         self.marked_at = plan.packed_positions[index, : plan.packed_counts[index]]
-        self.far_key, self.far_value = (t[:, None, self.marked_at] for t in (self.key, self.value))
+        self.far_key, self.far_value = (t[None, :, self.marked_at] for t in (self.key, self.value))
         self.slopes, self.positions = slopes, positions
         if positions is not None:
             self.positions = (positions if positions.dim() == 1 else positions[index]).to(self.dtype)
@@ -116,12 +117,12 @@ class _Row:
         for stretch, keep in block.far_stretches():
             far = self.far_key[:, :, stretch], self.far_value[:, :, stretch]
             more, more_lse = attend_part(_one_chunk(q), *far, self.far_bias(block, stretch, keep), self.scale)
-            more, more_lse = more.reshape(result.shape), more_lse.reshape(total.shape)
+            more, more_lse = _chunked(more, block), _chunked(more_lse, block)
             if keep is not None:
-                more_lse = torch.where(block.far_some().repeat(1, self.group), more_lse, -torch.inf)
+                more_lse = torch.where(block.far_some().repeat(1, self.group)[:, None], more_lse, -torch.inf)
             total = merge(result, total, more, more_lse)
-        self.block_of(out, block).copy_(result.unflatten(2, (self.group, -1)).transpose(1, 2))
-        self.lse_of(lse, block).copy_(total.flatten(1))
+        self.split(result, block, out)
+        self.lse_of(lse, block).copy_(total)
 
     def add_gradients(
         self,
@@ -135,24 +136,28 @@ class _Row:
     ) -> None:
         """Writes the block's share of grad_query, adds to the sums of keys and values."""
         d_out, q, o = (self.join(tensor, block) for tensor in (grad_out, query, out))
-        total = self.lse_of(lse, block).reshape(q.shape[:3])
+        total = self.lse_of(lse, block).contiguous()
         near = _stretches(self.key, block), _stretches(self.value, block)
         d_query, *d_near = part_gradients(d_out, q, *near, o, total, self.near_bias(block), self.scale)
         for gradient, part in zip(sums, d_near, strict=True):
             gradient.add_near(block, part)
-        d_out, q, o, total = _one_chunk(d_out), _one_chunk(q), _one_chunk(o), total.flatten(1)[:, None]
+        d_out, q, o, total = (_one_chunk(tensor) for tensor in (d_out, q, o, total))
         for stretch, keep in block.far_stretches():
             far = self.far_key[:, :, stretch], self.far_value[:, :, stretch]
             bias = self.far_bias(block, stretch, keep)
             more, *d_far = part_gradients(d_out, q, *far, o, total, bias, self.scale)
-            d_query.add_(more.reshape(d_query.shape))
+            d_query.add_(_chunked(more, block))
             for gradient, part in zip(sums, d_far, strict=True):
-                gradient.far[:, stretch].add_(part[:, 0])
-        self.block_of(grad_query, block).copy_(d_query.unflatten(2, (self.group, -1)).transpose(1, 2))
+                gradient.far[:, stretch].add_(part[0])
+        self.split(d_query, block, grad_query)
 
     def join(self, tensor: Tensor, block: Block) -> Tensor:
-        """[batch, heads, q, dim] -> [kv_heads, chunks, group x chunk, dim], a view where one head has one key head."""
-        return _dim_inside(self.block_of(tensor, block).to(self.dtype).transpose(1, 2).flatten(2, 3))
+        """[batch, heads, q, dim] -> [chunks, kv_heads, group x chunk, dim], a view where one head has one key head."""
+        return _dim_inside(self.block_of(tensor, block).to(self.dtype).permute(2, 0, 1, 3, 4).flatten(2, 3))
+
+    def split(self, part: Tensor, block: Block, tensor: Tensor) -> None:
+        """The reverse of join: writes the block's share of a tensor [batch, heads, q, dim]."""
+        self.block_of(tensor, block).copy_(part.unflatten(2, (self.group, -1)).permute(1, 2, 0, 3, 4))
 
     def block_of(self, tensor: Tensor, block: Block) -> Tensor:
         """[batch, heads, q, dim] -> view [kv_heads, group, chunks, chunk, dim]."""
@@ -160,24 +165,25 @@ class _Row:
         return part.unflatten(0, (self.kv_heads, self.group)).unflatten(2, (block.chunks, block.chunk))
 
     def lse_of(self, lse: Tensor, block: Block) -> Tensor:
-        """[batch, kv_heads, group x q] -> view [kv_heads, queries of the block for the group]."""
+        """[batch, kv_heads, group x q] -> view [chunks, kv_heads, group x chunk]."""
         begin, end = block.first - self.offset, block.last - self.offset
-        return lse[self.index, :, begin * self.group : end * self.group]
+        part = lse[self.index, :, begin * self.group : end * self.group]
+        return part.unflatten(1, (block.chunks, -1)).transpose(0, 1)
 
     def near_bias(self, block: Block) -> Tensor:
-        """Broadcasts to [kv_heads, chunks, group x chunk, near]."""
-        bias = _hide(block.near_keep(), self.dtype)[None, :, None]  # [1, chunks, group, chunk, near]
+        """Broadcasts to [chunks, kv_heads, group x chunk, near]."""
+        bias = _hide(block.near_keep(), self.dtype)[None, :, None]  # [kv_heads, chunks, group, chunk, near]
         if self.slopes is not None:
             bias = bias + self.distance_bias(block, block.near_keys())
-        return bias.expand(-1, -1, self.group, -1, -1).flatten(2, 3)
+        return bias.expand(-1, -1, self.group, -1, -1).flatten(2, 3).transpose(0, 1)
 
     def far_bias(self, block: Block, stretch: slice, keep: Tensor | None) -> Tensor | None:
-        """Broadcasts to [kv_heads, 1, chunks x group x chunk, keys]; None: nothing to add."""
+        """Broadcasts to [1, kv_heads, chunks x group x chunk, keys]; None: nothing to add."""
         bias = None if keep is None else _hide(keep, self.dtype)[None, :, None]
         if self.slopes is not None:
             distance = self.distance_bias(block, self.marked_at[None, stretch])
             bias = distance if bias is None else bias + distance
-        return None if bias is None else bias.expand(-1, -1, self.group, -1, -1).flatten(1, 3)[:, None]
+        return None if bias is None else bias.expand(-1, -1, self.group, -1, -1).flatten(1, 3)[None]
 
     def distance_bias(self, block: Block, keys: Tensor) -> Tensor:
         """ALiBi. keys: places [chunks or 1, keys] -> [kv_heads, chunks, group, chunk, keys]."""
@@ -193,12 +199,11 @@ class _Sum:
         self.grad, self.marked_at = grad, row.marked_at  # grad: [kv_heads, seq, dim]
         self.near = grad if grad.dtype == row.dtype else torch.empty_like(grad, dtype=row.dtype)
         self.near[:, : row.offset] = 0
-        self.far = self.near.new_zeros(grad.shape[0], len(row.marked_at), grad.shape[-1])
+        self.far = self.near.new_zeros(len(row.marked_at), grad.shape[0], grad.shape[-1]).transpose(0, 1)
 
     def add_near(self, block: Block, part: Tensor) -> None:
-        """part: [kv_heads, chunks, near, dim]. Blocks come in order, so that their own keys are met first here."""
-        own = self.near[:, block.first : block.last].unflatten(1, (block.chunks, block.chunk))
-        own.copy_(part[:, :, block.reach :])
+        """part: [chunks, kv_heads, near, dim]. Blocks come in order, so that their own keys are met first here."""
+        _stretches(self.near, block, block.reach).copy_(part[:, :, block.reach :])
         for begin in range(0, block.reach, block.chunk):
             end = min(begin + block.chunk, block.reach)
             _stretches(self.near, block, begin, end).add_(part[:, :, begin:end])
@@ -211,19 +216,24 @@ class _Sum:
 
 
 def _stretches(tensor: Tensor, block: Block, begin: int = 0, end: int | None = None) -> Tensor:
-    """[kv_heads, seq, dim] -> view [kv_heads, chunks, end - begin, dim]: begin..end of each chunk's nearby keys.
+    """[kv_heads, seq, dim] -> view [chunks, kv_heads, end - begin, dim]: begin..end of each chunk's nearby keys.
 
     Stretches of neighbouring chunks overlap, unless they are at most one chunk long.
     """
     heads, place, inner = tensor.stride()
-    size = (tensor.shape[0], block.chunks, (block.near if end is None else end) - begin, tensor.shape[-1])
+    size = (block.chunks, tensor.shape[0], (block.near if end is None else end) - begin, tensor.shape[-1])
     offset = tensor.storage_offset() + (block.near_from + begin) * place
-    return tensor.as_strided(size, (heads, block.chunk * place, place, inner), offset)
+    return tensor.as_strided(size, (block.chunk * place, heads, place, inner), offset)
 
 
 def _one_chunk(tensor: Tensor) -> Tensor:
-    """[kv_heads, chunks, queries, dim] -> [kv_heads, 1, chunks x queries, dim]."""
-    return tensor.flatten(1, 2)[:, None]
+    """[chunks, kv_heads, queries, ...] -> [1, kv_heads, chunks x queries, ...]."""
+    return tensor.transpose(0, 1).flatten(1, 2)[None]
+
+
+def _chunked(tensor: Tensor, block: Block) -> Tensor:
+    """The reverse of _one_chunk."""
+    return tensor[0].unflatten(1, (block.chunks, -1)).transpose(0, 1)
 
 
 def _hide(keep: Tensor, dtype: torch.dtype) -> Tensor:
