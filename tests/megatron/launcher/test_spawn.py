@@ -34,9 +34,12 @@ open(f"saved-{os.environ['RANK']}", "w").close()
 sys.exit(75)
 """
 
-# The launcher as a process of its own, to be signalled: argv is one program text per rank.
+# The launcher as a process of its own, to be signalled: argv is one program text per rank. Signals that the tests were
+# started without (nohup, a background job) are switched on again: the launcher leaves ignored ones ignored.
 LAUNCHER = f"""
-import os, sys
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_DFL)
 from megatron.launcher.exit_codes import run_exit_code
 from megatron.launcher.spawn import Patience, Rank, run_ranks
 ranks = [Rank(n, [sys.executable, "-c", text], {{**os.environ, "RANK": str(n)}}) for n, text in enumerate(sys.argv[1:])]
