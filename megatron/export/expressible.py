@@ -52,6 +52,23 @@ def obstacles(config: ModelConfig, decode_windows: tuple[int, ...] | None = None
         (not config.norm_bias, "use_bias_in_norms false", "GPT-NeoX's layernorm has a bias"),
         (config.qk_layernorm, "use_qk_layernorm", "GPT-NeoX's layers have no norm on queries and keys"),
         (config.mlp_gated, "gated MLP (mlp_type llama, activation geglu)", "GPT-NeoX's MLP has two matrices"),
+        (not config.mlp_bias, "use_bias_in_mlp false", "GPT-NeoX's MLP has biases"),
+        (
+            config.attention_dense_bias != config.attention_bias,
+            f"use_bias_in_attn_dense {str(config.attention_dense_bias).lower()}",
+            "GPT-NeoX's attention has biases in both projections or in none",
+        ),
+        (
+            config.head_dim * config.num_attention_heads != config.hidden_size,
+            f"head_dim {config.head_dim}",
+            "GPT-NeoX's heads share hidden_size evenly",
+        ),
+        (
+            config.rope_scaling is not None and config.pos_emb == "rotary",
+            f"rope_scaling {config.rope_scaling.kind if config.rope_scaling else ''}",
+            "the exported model has the plain rotary frequencies",
+        ),
+        (config.logits_soft_cap is not None, "logits_soft_cap", "GPT-NeoX's logits are not capped"),
         (
             config.num_kv_heads != config.num_attention_heads,
             f"num_kv_heads {config.num_kv_heads}",

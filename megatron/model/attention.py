@@ -27,13 +27,14 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer, self.tp = config, layer, tp
         name = f"layers.{layer}.attention"
-        common: dict[str, Any] = {"tp": tp, "seed": config.seed, "bias": config.attention_bias}
+        common: dict[str, Any] = {"tp": tp, "seed": config.seed}
         groups, head_dim = config.num_kv_heads, config.head_dim
         self.query_key_value = ColumnParallelLinear(
             f"{name}.query_key_value",
             config.hidden_size,
             (config.num_attention_heads + 2 * groups) * head_dim,
             init=input_init(config),
+            bias=config.attention_bias,
             **common,
         )
         self.dense = RowParallelLinear(
@@ -41,6 +42,7 @@ class Attention(nn.Module):
             config.num_attention_heads * head_dim,
             config.hidden_size,
             init=output_init(config),
+            bias=config.attention_dense_bias,
             **common,
         )
         self.query_layernorm = self._head_norm(f"{name}.query_layernorm") if config.qk_layernorm else None

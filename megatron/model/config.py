@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from megatron.errors import SettingsError
+from megatron.model.activations import GATED
+from megatron.model.rope_scaling import RopeScaling
 from sepllm.attention.separators import separator_ids
 from sepllm.config import SepConfig
 
@@ -22,6 +24,8 @@ class ModelConfig:
     documents, or None. bipe_separators: ids that close a segment (bilevel positions), or None.
     activation: GPT-NeoX's names, and "gelu_pytorch_tanh" (transformers' name) for its fused gelu.
     mlp_gated: the MLP is w2(act(w1 x) * w3 x), without biases. position_offset: added to learned positions.
+    head_size: of one head, None for hidden_size / num_attention_heads. logits_soft_cap: c of c tanh(logits / c), or
+    None. z_loss: weight of the squared log of the softmax's denominator in the training loss.
     """
 
     num_layers: int
@@ -44,14 +48,20 @@ class ModelConfig:
     pos_emb: str = "rotary"
     rotary_pct: float = 1.0
     rotary_base: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     position_offset: int = 0
     bipe_separators: tuple[int, ...] | None = None
     activation: str = "gelu"
     mlp_gated: bool = False
     attention_bias: bool = True
+    attention_dense_bias: bool = True
+    mlp_bias: bool = True
+    head_size: int | None = None
     parallel_residual: bool = False
     shared_residual_norm: bool = False
     tied_embeddings: bool = False
+    logits_soft_cap: float | None = None
+    z_loss: float = 0.0
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     init_method: str = "normal"
@@ -61,7 +71,7 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        return self.head_size or self.hidden_size // self.num_attention_heads
 
     @property
     def rotary_dim(self) -> int:
@@ -93,7 +103,7 @@ def check_layout(config: ModelConfig, tp_size: int) -> None:
             f"{config.num_attention_heads} query heads cannot share {config.num_kv_heads} key/value heads evenly. "
             "Set num_kv_heads to a divisor of num_attention_heads."
         )
-    if config.hidden_size % config.num_attention_heads:
+    if config.head_size is None and config.hidden_size % config.num_attention_heads:
         raise SettingsError(
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {config.num_attention_heads}."
         )
@@ -151,18 +161,43 @@ def model_config_from_args(
         pos_emb=args.pos_emb,
         rotary_pct=args.rotary_pct,
         rotary_base=args.rotary_emb_base,
+        rope_scaling=_rope_scaling(args),
         position_offset=args.opt_pos_emb_offset,
         bipe_separators=derived.bipe_separators,
         activation="gelu_pytorch_tanh" if args.activation == "gelu" and args.bias_gelu_fusion else args.activation,
-        mlp_gated=args.mlp_type == "llama" or args.activation == "geglu",
+        mlp_gated=args.mlp_type == "llama" or args.activation in GATED,
         attention_bias=args.use_bias_in_attn_linear,
+        attention_dense_bias=(
+            args.use_bias_in_attn_linear if args.use_bias_in_attn_dense is None else args.use_bias_in_attn_dense
+        ),
+        mlp_bias=args.use_bias_in_mlp,
+        head_size=args.head_dim,
         parallel_residual=args.gpt_j_residual,
         shared_residual_norm=args.gpt_j_residual and args.gpt_j_tied,
         tied_embeddings=not args.no_weight_tying,
+        logits_soft_cap=args.logits_soft_cap,
+        z_loss=args.z_loss,
         hidden_dropout=args.hidden_dropout,
         attention_dropout=args.attention_dropout,
         init_method=args.init_method,
         output_init_method=args.output_layer_init_method,
         init_std=args.init_method_std,
         seed=args.seed,
+    )
+
+
+def _rope_scaling(args: "NeoXArgs") -> RopeScaling | None:
+    block = args.rope_scaling
+    if block is None:
+        return None
+    return RopeScaling(
+        kind=block.rope_type,
+        factor=block.factor,
+        original_length=block.original_max_position_embeddings or args.max_position_embeddings,
+        attention_factor=block.attention_factor,
+        beta_fast=block.beta_fast,
+        beta_slow=block.beta_slow,
+        truncate=block.truncate,
+        low_frequency=block.low_freq_factor,
+        high_frequency=block.high_freq_factor,
     )

@@ -3,8 +3,9 @@
 The word embedding holds nothing but its table: only so may DeepSpeed tie it to the head on another stage.
 """
 
+import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from megatron.model.config import ModelConfig
 from megatron.model.initialisation import input_init
@@ -28,6 +29,7 @@ class WordEmbedding(VocabParallelEmbedding):
             init=input_init(config),
             seed=config.seed,
         )
+        self.cap = config.logits_soft_cap
 
     def forward(self, x: LayerInput) -> LayerInput:
         return x.with_hidden(self.lookup(x.batch.token_ids))
@@ -86,11 +88,17 @@ class Head(nn.Module):
             seed=config.seed,
             bias=False,
         )
+        self.cap = config.logits_soft_cap
 
     def forward(self, x: LayerInput) -> LayerInput:
-        return x.with_hidden(self.final_linear(x.states))
+        return x.with_hidden(soft_cap(self.final_linear(x.states), self.cap))
 
 
 def tied_head(embedding: WordEmbedding, x: LayerInput) -> LayerInput:
     """Hidden states -> logits [batch, seq, vocab / tp] with the table of the word embedding."""
-    return x.with_hidden(parallel_logits(x.states, embedding.weight, embedding.tp))
+    return x.with_hidden(soft_cap(parallel_logits(x.states, embedding.weight, embedding.tp), embedding.cap))
+
+
+def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
+    """Keep logits within +-cap, smoothly: cap * tanh(logits / cap) (Gemma 2, arXiv 2408.00118). Any shape."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)

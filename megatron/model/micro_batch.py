@@ -12,6 +12,7 @@ from torch import Tensor
 from megatron.model.config import ModelConfig
 from megatron.model.kv_cache import KVCache
 from megatron.model.positions import rotary_cos_sin
+from megatron.model.rope_scaling import rotary_frequencies
 from sepllm.attention.bilevel import bilevel_positions
 from sepllm.attention.plan import Plan, build_plans
 
@@ -81,7 +82,9 @@ def micro_batch(
         alibi_positions = segments if config.pos_emb == "alibi" else None
     rotary = None
     if config.pos_emb == "rotary" and config.rotary_dim:
-        rotary = rotary_cos_sin(rotary_positions[:, new], config.rotary_dim, config.rotary_base)
+        scaling = config.rope_scaling
+        frequencies = rotary_frequencies(config.rotary_dim, config.rotary_base, scaling)
+        rotary = rotary_cos_sin(rotary_positions[:, new], frequencies, scaling.amplitude if scaling else 1.0)
     return MicroBatch(
         token_ids=token_ids,
         plans=plans,

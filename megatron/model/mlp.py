@@ -18,7 +18,7 @@ class PlainMLP(nn.Module):
         super().__init__()
         name, width, inner = f"layers.{layer}.mlp", config.hidden_size, config.mlp_hidden_size
         first, last = input_init(config), output_init(config)
-        common: dict[str, Any] = {"tp": tp, "seed": config.seed}
+        common: dict[str, Any] = {"tp": tp, "seed": config.seed, "bias": config.mlp_bias}
         self.dense_h_to_4h = ColumnParallelLinear(f"{name}.dense_h_to_4h", width, inner, init=first, **common)
         self.dense_4h_to_h = RowParallelLinear(f"{name}.dense_4h_to_h", inner, width, init=last, **common)
         self.activation = activation_function(config.activation)

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 
-def rotary_cos_sin(positions: Tensor, dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotation, in fp32.
+def rotary_cos_sin(positions: Tensor, frequencies: Tensor, amplitude: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotation, in fp32, times the amplitude.
 
-    positions: int64 [batch or 1, seq] -> two of [batch or 1, 1, seq, dim], the same for every head.
+    positions: int64 [batch or 1, seq]; frequencies: fp32 [dim / 2] -> two of [batch or 1, 1, seq, dim], the same for
+    every head.
     """
-    frequencies = base ** -(torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
-    angles = positions[:, None, :, None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    angles = positions[:, None, :, None].float() * frequencies.to(positions.device)
+    cos, sin = angles.cos() * amplitude, angles.sin() * amplitude
+    return torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -20,15 +20,20 @@ def vocab_parallel_cross_entropy(logits: Tensor, labels: Tensor, tp: TensorParal
     logits: [..., vocab / tp] in any float type. labels: int64 [...], ids of the full vocabulary.
     Returns [...]. float64 logits are summed in float64.
     """
+    return cross_entropy_and_log_z(logits, labels, tp)[0]
+
+
+def cross_entropy_and_log_z(logits: Tensor, labels: Tensor, tp: TensorParallel) -> tuple[Tensor, Tensor]:
+    """The same, and beside it the log of each token's softmax denominator, [...]."""
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels {tuple(labels.shape)} do not fit logits {tuple(logits.shape)}")
-    losses = _CrossEntropy.apply(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), tp)
-    return losses.view(labels.shape)
+    losses, log_z = _CrossEntropy.apply(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), tp)
+    return losses.view(labels.shape), log_z.view(labels.shape)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, tp: TensorParallel) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, tp: TensorParallel) -> tuple[Tensor, Tensor]:
         accumulate = torch.float64 if logits.dtype == torch.float64 else torch.float32
         local, elsewhere = _local_labels(logits, labels, tp)
         highest = logits.amax(dim=-1).to(accumulate)
@@ -43,16 +48,17 @@ class _CrossEntropy(torch.autograd.Function):
             torch.distributed.all_reduce(sums, group=tp.group)
         log_sum = sums[0].log()
         ctx.save_for_backward(logits, local, elsewhere, highest + log_sum)
-        return log_sum - sums[1]
+        return log_sum - sums[1], highest + log_sum
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor, grad_log_z: Tensor) -> tuple[Tensor, None, None]:
         logits, local, elsewhere, log_total = ctx.saved_tensors
+        grad_softmax = grad + grad_log_z
         grad_logits = torch.empty_like(logits)
         hit = grad.masked_fill(elsewhere, 0.0)
         for rows in _chunks(logits):
             part = (logits[rows].to(log_total.dtype) - log_total[rows, None]).exp_()
-            part *= grad[rows, None]
+            part *= grad_softmax[rows, None]
             part.scatter_add_(1, local[rows, None], -hit[rows, None])
             grad_logits[rows] = part
         return grad_logits, None, None

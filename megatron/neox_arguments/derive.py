@@ -28,7 +28,7 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
         micro_batch_size=batch.micro,
         gradient_accumulation_steps=batch.accumulation,
         train_batch_size=batch.total,
-        head_dim=args.hidden_size // args.num_attention_heads,
+        head_dim=args.head_dim or args.hidden_size // args.num_attention_heads,
         num_kv_heads=args.num_kv_heads or args.num_attention_heads,
         mlp_hidden_size=args.intermediate_size or 4 * args.hidden_size,
         precision=precision_of(args),

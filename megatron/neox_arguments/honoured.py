@@ -9,7 +9,8 @@ _READ_BY = {
         "layernorm_epsilon rms_norm_epsilon scalenorm_epsilon use_qk_layernorm use_bias_in_norms "
         "use_bias_in_attn_linear mlp_type activation bias_gelu_fusion no_weight_tying hidden_dropout "
         "attention_dropout pos_emb rotary_pct rotary_emb_base opt_pos_emb_offset init_method "
-        "output_layer_init_method init_method_std attention_document_mask"
+        "output_layer_init_method init_method_std attention_document_mask head_dim use_bias_in_attn_dense "
+        "use_bias_in_mlp rope_scaling logits_soft_cap z_loss"
     ),
     "derived.num_kv_heads": "num_kv_heads",
     "derived.mlp_hidden_size": "intermediate_size",

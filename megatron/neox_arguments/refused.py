@@ -89,6 +89,11 @@ REFUSED: dict[str, Refused] = {
         "Use prefill_local_window_size (W + 1 keeps the same keys) and streamingLLM.",
         (),
     ),
+    "attention_logits_soft_cap": Refused(
+        "the fused attention kernels cannot cap scores, and every path must compute the same",
+        "Use use_qk_layernorm: true, which bounds scores, or logits_soft_cap for the output.",
+        (),
+    ),
     "rpe_num_buckets": Refused("T5's relative bias is not built", "Use pos_emb: alibi or rotary.", (32,)),
     "rpe_max_distance": Refused("T5's relative bias is not built", "Use pos_emb: alibi or rotary.", (128,)),
     "sparsity_config": _off(

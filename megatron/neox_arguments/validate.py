@@ -13,6 +13,7 @@ from megatron.neox_arguments.data_rules import DATA_RULES
 from megatron.neox_arguments.derive import OPTIMIZERS, named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
+from megatron.neox_arguments.model_rules import MODEL_RULES
 from megatron.neox_arguments.refused import REFUSED
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ class _View:
 
 
 def heads_divide_hidden_size(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.hidden_size % args.num_attention_heads:
+    if args.head_dim is None and args.hidden_size % args.num_attention_heads:
         near = _nearest(divisors(args.hidden_size), args.num_attention_heads)
         head_dim = round(args.hidden_size / args.num_attention_heads) or 1
         yield (
             "num_attention_heads",
             f"hidden_size {args.hidden_size} is not a multiple of num_attention_heads {args.num_attention_heads}."
-            f" Use num_attention_heads {near}, or hidden_size {head_dim * args.num_attention_heads}.",
+            f" Use num_attention_heads {near}, hidden_size {head_dim * args.num_attention_heads}, or give head_dim.",
         )
 
 
@@ -121,9 +122,9 @@ def positions_cover_sequence(args: "NeoXArgs") -> Iterator[Complaint]:
 
 
 def rotary_width_is_even(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.pos_emb != "rotary" or args.hidden_size % args.num_attention_heads:
+    if args.pos_emb != "rotary" or (args.head_dim is None and args.hidden_size % args.num_attention_heads):
         return
-    head_dim = args.hidden_size // args.num_attention_heads
+    head_dim = args.head_dim or args.hidden_size // args.num_attention_heads
     rotated = int(head_dim * args.rotary_pct)
     if rotated < 2 or rotated % 2:
         yield (
@@ -336,4 +337,5 @@ RULES: list[Rule] = [
     split_is_readable,
     data_reader_is_built,
     *DATA_RULES,
+    *MODEL_RULES,
 ]

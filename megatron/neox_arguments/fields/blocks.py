@@ -1,4 +1,4 @@
-"""Keys whose value is a block of its own: optimizer, fp16, bf16, zero_optimization, data_types."""
+"""Keys whose value is a block of its own: optimizer, fp16, bf16, zero_optimization, data_types, rope_scaling."""
 
 from typing import Annotated, Literal
 
@@ -77,3 +77,26 @@ class DataTypesBlock(Group):
     grad_accum_dtype: Annotated[Literal["fp32", "bf16", "fp16"], AnyCase] | None = Field(
         None, description="Type of the gradient sum over micro-batches; fp32 by default under bf16."
     )
+
+
+class RopeScalingBlock(Group):
+    """Named as in the config.json of transformers, whose blocks can be taken over.
+
+    Its dynamic type is not built: the angles of tokens already read would depend on how much is read after them.
+    """
+
+    rope_type: Annotated[Literal["linear", "ntk", "yarn", "llama3"], AnyCase] = Field(
+        description="linear (positions divided), ntk (larger base), yarn, or llama3; ntk is dynamic at one length."
+    )
+    factor: float = Field(ge=1, description="How much longer texts become.")
+    original_max_position_embeddings: Positive | None = Field(
+        None, description="Tokens the frequencies were trained for; default max_position_embeddings."
+    )
+    attention_factor: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="yarn: factor on cosines and sines; default 0.1 ln(factor) + 1."
+    )
+    beta_fast: float = Field(32.0, gt=0, description="yarn: turns above which a frequency is kept.")
+    beta_slow: float = Field(1.0, gt=0, description="yarn: turns below which it is divided by factor.")
+    truncate: bool = Field(True, description="yarn: round the bounds to whole dimensions.")
+    low_freq_factor: float = Field(1.0, gt=0, description="llama3: turns below which it is divided by factor.")
+    high_freq_factor: float = Field(4.0, gt=0, description="llama3: turns above which it is kept.")

@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from megatron.neox_arguments.fields.base import AnyCase, Count, Dropout, Group, Positive
+from megatron.neox_arguments.fields.base import AnyCase, Count, Dropout, Group, NotNegative, Positive
+from megatron.neox_arguments.fields.blocks import RopeScalingBlock
 
-Activation = Literal["gelu", "geglu", "relu", "softsign", "swish", "mish", "silu"]
+Activation = Literal["gelu", "geglu", "relu", "softsign", "swish", "mish", "silu", "swiglu", "reglu", "glu", "bilinear"]
 InitMethod = Literal[
     "normal",
     "scaled_normal",
@@ -25,7 +26,10 @@ class SizeArgs(Group):
 
     num_layers: Positive = Field(description="Transformer layers.")
     hidden_size: Positive = Field(description="Width of the model.")
-    num_attention_heads: Positive = Field(description="Query heads; must divide hidden_size.")
+    num_attention_heads: Positive = Field(description="Query heads; must divide hidden_size unless head_dim is given.")
+    head_dim: Positive | None = Field(
+        None, description="Width of one head; default hidden_size / num_attention_heads (Qwen3 has others)."
+    )
     num_kv_heads: Positive | None = Field(
         None, description="Key/value heads (grouped queries); default: num_attention_heads."
     )
@@ -51,14 +55,26 @@ class BlockArgs(Group):
     use_qk_layernorm: bool = Field(False, description="Norm on queries and keys, per head.")
     use_bias_in_norms: bool = Field(True, description="Bias in layernorm.")
     use_bias_in_attn_linear: bool = Field(True, description="Biases in the query/key/value and output projections.")
+    use_bias_in_attn_dense: bool | None = Field(
+        None, description="Bias in the output projection; default use_bias_in_attn_linear (false beside true: Qwen2)."
+    )
+    use_bias_in_mlp: bool = Field(True, description="Biases in the regular MLP; the gated one has none.")
     mlp_type: Annotated[Literal["regular", "llama"], AnyCase] = Field(
         "regular", description="regular, or llama: gated."
     )
-    activation: Annotated[Activation, AnyCase] = Field("gelu", description="Non-linearity of the MLP.")
+    activation: Annotated[Activation, AnyCase] = Field(
+        "gelu", description="Non-linearity of the MLP; geglu, swiglu, reglu, glu and bilinear make it gated."
+    )
     bias_gelu_fusion: bool = Field(
         False, description="With activation gelu: its tanh approximation, as GPT-NeoX's fused kernel."
     )
     no_weight_tying: bool = Field(False, description="true: the output head has weights of its own.")
+    logits_soft_cap: float | None = Field(
+        None, gt=0, description="Keeps logits within +-this: cap * tanh(logits / cap) (Gemma 2 uses 30)."
+    )
+    z_loss: NotNegative = Field(
+        0.0, description="Weight of the squared log of the softmax's denominator in the gradient (PaLM uses 1e-4)."
+    )
     attention_config: list[Any] | None = Field(
         None, description="Kind of attention per layer; only [[[global], num_layers]]."
     )
@@ -74,6 +90,9 @@ class PositionArgs(Group):
     )
     rotary_pct: float = Field(1.0, gt=0, le=1, description="Share of each head that is rotated.")
     rotary_emb_base: Positive = Field(10000, description="Base of the rotary frequencies.")
+    rope_scaling: RopeScalingBlock | None = Field(
+        None, description="Rotary frequencies for longer texts: rope_type, factor, ... named as in transformers."
+    )
     opt_pos_emb_offset: Count = Field(0, description="Shift of learned positions (OPT).")
 
 

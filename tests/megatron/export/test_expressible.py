@@ -7,6 +7,7 @@ import pytest
 from megatron.errors import SettingsError
 from megatron.export.expressible import check_expressible
 from megatron.model.config import ModelConfig
+from megatron.model.rope_scaling import RopeScaling
 from sepllm.config import SepConfig
 
 CONFIG = ModelConfig(
@@ -38,6 +39,11 @@ CONFIG = ModelConfig(
         ({"pos_emb": "sinusoidal"}, "pos_emb sinusoidal"),
         ({"pos_emb": "learned", "position_offset": 2}, "opt_pos_emb_offset 2"),
         ({"activation": "softsign"}, "activation softsign"),
+        ({"mlp_bias": False}, "use_bias_in_mlp false"),
+        ({"attention_dense_bias": False}, "use_bias_in_attn_dense false"),
+        ({"head_size": 16}, "head_dim 16"),
+        ({"rope_scaling": RopeScaling("yarn", 4.0, 16)}, "rope_scaling yarn"),
+        ({"logits_soft_cap": 30.0}, "logits_soft_cap"),
     ],
 )
 def test_each_obstacle_is_named(changes: dict, name: str) -> None:

@@ -8,6 +8,7 @@ from megatron.errors import SettingsError
 from megatron.model.activations import activation_function
 from megatron.model.config import ModelConfig, check_layout, model_config_from_args
 from megatron.model.norms import Norm
+from megatron.model.rope_scaling import RopeScaling
 from megatron.neox_arguments.load import arguments_from_texts
 from sepllm.config import SepConfig
 
@@ -56,6 +57,18 @@ def test_forms():
     gated = _config("mlp_type: llama\nactivation: silu\nintermediate_size: 40\n")
     assert gated.mlp_gated and gated.mlp_hidden_size == 40
     assert _config("activation: geglu\n").mlp_gated
+
+
+def test_newer_forms():
+    plain = _config()
+    assert plain.attention_dense_bias and plain.mlp_bias and plain.rope_scaling is None and plain.head_size is None
+    qwen = _config("use_bias_in_attn_dense: false\nuse_bias_in_mlp: false\nhead_dim: 8\nlogits_soft_cap: 30\n")
+    assert (qwen.attention_bias, qwen.attention_dense_bias, qwen.mlp_bias) == (True, False, False)
+    assert (qwen.head_dim, qwen.rotary_dim, qwen.logits_soft_cap) == (8, 4, 30.0)
+    assert not _config("use_bias_in_attn_linear: false\n").attention_dense_bias
+    scaled = _config("rope_scaling: {rope_type: yarn, factor: 4, beta_fast: 24}\nz_loss: 1.0e-4\n")
+    assert scaled.rope_scaling == RopeScaling("yarn", 4.0, 32, beta_fast=24.0)
+    assert scaled.z_loss == 1e-4
 
 
 @pytest.mark.parametrize(

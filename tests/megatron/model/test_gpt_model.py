@@ -9,6 +9,7 @@ from megatron.model.config import ModelConfig
 from megatron.model.gpt_model import GPTModel
 from megatron.model.kv_cache import KVCache
 from megatron.model.loss import language_model_loss
+from megatron.model.rope_scaling import RopeScaling
 from megatron.mpu.parallel_state import TensorParallel
 from sepllm.attention.rule import keep_mask
 from sepllm.config import SepConfig
@@ -29,7 +30,8 @@ BASE = ModelConfig(
     init_std=0.2,
     init_method="normal",
 )
-LLAMA = {"norm": "rmsnorm", "mlp_gated": True, "activation": "silu", "attention_bias": False, "num_kv_heads": 2}
+LLAMA = {"norm": "rmsnorm", "mlp_gated": True, "activation": "silu", "num_kv_heads": 2}
+LLAMA |= {"attention_bias": False, "attention_dense_bias": False}
 
 
 def _model(**changes):
@@ -115,7 +117,7 @@ FORMS = {
         name: {"activation": name}
         for name in ("gelu", "gelu_pytorch_tanh", "relu", "softsign", "swish", "mish", "silu")
     },
-    "geglu": {"activation": "geglu", "mlp_gated": True},
+    **{name: {"activation": name, "mlp_gated": True} for name in ("geglu", "swiglu", "reglu", "glu", "bilinear")},
     **{name: {"norm": name} for name in ("layernorm", "rmsnorm", "scalenorm")},
     **{name: {"pos_emb": name} for name in ("rotary", "alibi", "learned", "sinusoidal", "none")},
     "OPT positions": {"pos_emb": "learned", "position_offset": 2},
@@ -125,7 +127,11 @@ FORMS = {
     "one norm for both branches": {"shared_residual_norm": True},
     "tied head": {"tied_embeddings": True},
     "norms on queries and keys": {"qk_layernorm": True},
-    "no biases": {"norm_bias": False, "attention_bias": False},
+    "no biases": {"norm_bias": False, "attention_bias": False, "attention_dense_bias": False, "mlp_bias": False},
+    "biases of queries, keys and values only": {"attention_dense_bias": False},
+    "heads of their own width": {"head_size": 12},
+    "yarn": {"rope_scaling": RopeScaling("yarn", 4.0, 16)},
+    "logits capped": {"logits_soft_cap": 2.0},
     "grouped queries": {"num_kv_heads": 2},
     "llama": {**LLAMA, "parallel_residual": False},
     "self-adjusting softmax": {"softmax": "sa"},

@@ -20,3 +20,14 @@ def test_everything_masked_is_zero_with_zero_gradient():
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad.abs().sum() == 0.0
+
+
+def test_z_loss_adds_its_gradient_and_not_its_value():
+    logits, labels, mask = torch.randn(2, 4, 9, requires_grad=True), torch.randint(9, (2, 4)), torch.ones(2, 4)
+    mask[0, 1] = 0
+    loss = language_model_loss(logits, (labels, mask), TensorParallel(), z_loss=0.3)
+    assert loss.item() == language_model_loss(logits, (labels, mask), TensorParallel()).item()
+    (found,) = torch.autograd.grad(loss, logits)
+    penalty = 0.3 * logits.logsumexp(dim=-1).square()[mask.bool()].mean()
+    whole = F.cross_entropy(logits[mask.bool()], labels[mask.bool()]) + penalty
+    torch.testing.assert_close(found, torch.autograd.grad(whole, logits)[0])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from megatron.model.positions import alibi_slopes, apply_rotary, rotary_cos_sin, sinusoids
+from megatron.model.rope_scaling import rotary_frequencies
 
 
 def test_rotary_is_a_rotation_of_complex_pairs():
@@ -13,7 +14,7 @@ def test_rotary_is_a_rotation_of_complex_pairs():
     dim, base = 6, 100.0
     x = torch.randn(1, 2, 3, 8)
     positions = torch.tensor([[0, 5, 11]])
-    turned = apply_rotary(x, *rotary_cos_sin(positions, dim, base))
+    turned = apply_rotary(x, *rotary_cos_sin(positions, rotary_frequencies(dim, base)))
     for head in range(2):
         for place, position in enumerate(positions[0].tolist()):
             old, new = x[0, head, place], turned[0, head, place]
@@ -24,7 +25,7 @@ def test_rotary_is_a_rotation_of_complex_pairs():
 
 
 def test_rotary_keeps_the_type_and_turns_in_fp32():
-    cos, sin = rotary_cos_sin(torch.tensor([[4000, 4001]]), 4, 10000.0)
+    cos, sin = rotary_cos_sin(torch.tensor([[4000, 4001]]), rotary_frequencies(4, 10000.0))
     x = torch.randn(1, 1, 2, 4)
     exact = apply_rotary(x.bfloat16().float(), cos, sin)
     rounded = apply_rotary(x.bfloat16(), cos, sin)

@@ -49,6 +49,9 @@ MODELS = {
         mlp_gated=True,
         qk_layernorm=True,
         norm="rmsnorm",
+        head_size=8,
+        logits_soft_cap=3.0,
+        z_loss=0.05,
     ),
     "alibi over segments, tied, full": replace(
         BASE,
@@ -115,7 +118,7 @@ def _plain_run(config):
     losses, norms, counts = [], [], 0
     for step in range(STEPS):
         tokens, *targets = _batch(step)
-        loss = language_model_loss(model(tokens), targets, TensorParallel())
+        loss = language_model_loss(model(tokens), targets, TensorParallel(), config.z_loss)
         optimizer.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP).item())

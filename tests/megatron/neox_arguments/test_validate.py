@@ -6,6 +6,7 @@ from megatron.neox_arguments.validate import RULES
 
 CHANGES = "train_data_weight_changes"
 MIXTURE = {"train_data_paths": ["a", "b"], "valid_data_paths": ["a"], "test_data_paths": ["a"]}
+ROTARY = {"pos_emb": "rotary"}
 
 BREAKING = [
     ("heads_divide_hidden_size", {"num_attention_heads": 5}, ["64", "5", "4 or 8", "hidden_size 65"]),
@@ -100,6 +101,28 @@ BREAKING = [
         MIXTURE | {"data_order": "neox", CHANGES: [{"samples": 9, "weights": [1, 1]}]},
         ["data_order: computed"],
     ),
+    ("rope_scaling_has_frequencies", {"rope_scaling": {"rope_type": "ntk", "factor": 2}}, ["pos_emb is learned"]),
+    (
+        "rope_scaling_has_frequencies",
+        ROTARY | {"rotary_pct": 0.125, "rope_scaling": {"rope_type": "ntk", "factor": 2}},
+        ["rotated", "here are 2", "linear"],
+    ),
+    (
+        "rope_scaling_entries_fit",
+        ROTARY | {"rope_scaling": {"rope_type": "linear", "factor": 2, "beta_fast": 9}},
+        ["beta_fast", "linear"],
+    ),
+    (
+        "rope_scaling_entries_fit",
+        ROTARY | {"rope_scaling": {"rope_type": "llama3", "factor": 2, "low_freq_factor": 4}},
+        ["low_freq_factor 4", "below high_freq_factor 4"],
+    ),
+    (
+        "rope_scaling_entries_fit",
+        ROTARY | {"rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_slow": 40}},
+        ["beta_slow 40", "below beta_fast 32"],
+    ),
+    ("gated_mlp_has_no_bias", {"activation": "swiglu", "use_bias_in_mlp": True}, ["no biases"]),
 ]
 
 
