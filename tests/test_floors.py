@@ -22,8 +22,9 @@ FLOORS = {
         r"sepllm\.attention\.separators",  # strings -> ids, which a SepConfig is made from
         r"sepllm\.config",
         r"sepllm\.attention\.(plan|bilevel|self_adjusting|statistics)",
-        r"sepllm\.attention\.(?!interface).+",  # the paths
+        r"sepllm\.attention\.(?!interface|context).+",  # the paths
         r"sepllm\.attention\.interface",
+        r"sepllm\.attention\.context\..+",  # one text on several ranks
         r"sepllm\.cache\..+",
         r"sepllm\.hf\..+",
         r"sepllm\.streaming\..+",
