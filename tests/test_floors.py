@@ -35,7 +35,7 @@ FLOORS = {
         r"megatron\.(data|model|launcher)\..+",
         r"megatron\.(optim|checkpointing|monitor)\..+",
         r"megatron\.training\..+",
-        r"megatron\.(inference|export|evaluation)\..+",
+        r"megatron\.(inference|export|importing|evaluation)\..+",
     ],
 }
 HEAVY = ("torch", "deepspeed", "transformers", "lm_eval")

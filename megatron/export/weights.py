@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 from megatron.checkpointing.reader import CheckpointReader
-from megatron.export.names import exported_name
+from megatron.export.tensor_map import TensorMap
 
 SHARD_BYTES = 2 * 10**9
 
 
 def write_weights(
-    reader: CheckpointReader, folder: Path, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
+    reader: CheckpointReader, folder: Path, tensor_map: TensorMap, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
 ) -> list[str]:
     """Write every tensor of the checkpoint, converted to dtype; returns the names of the files written."""
     size = torch.empty((), dtype=dtype).element_size()
@@ -25,7 +25,11 @@ def write_weights(
     where: dict[str, str] = {}
     total = 0
     for file, names in zip(files, plan, strict=True):
-        tensors = {exported_name(name): reader.weight(name).to(dtype).contiguous() for name in names}
+        tensors = {
+            theirs: part.to(dtype).contiguous()
+            for name in names
+            for theirs, part in tensor_map.split(name, reader.weight(name)).items()
+        }
         save_file(tensors, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors writes files that only their owner can read
         where |= dict.fromkeys(tensors, file)

@@ -8,11 +8,19 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from megatron.errors import DataError
-from megatron.tokenizer.vocabulary_file import END_OF_DOCUMENT, required_end_of_document, sha256_of_files
+from megatron.tokenizer.vocabulary_file import (
+    END_OF_DOCUMENT,
+    OTHER_ENDS,
+    required_end_of_document,
+    sha256_of_files,
+)
 
 
 class HuggingFaceTokenizer:
-    """A loaded `tokenizers.Tokenizer` with the sizes and ids that training needs."""
+    """A loaded `tokenizers.Tokenizer` with the sizes and ids that training needs.
+
+    Text becomes its own tokens only: what a post-processor would add around it (LLaMA's `<s>`) is left out.
+    """
 
     def __init__(self, backend: tokenizers.Tokenizer, name: str, *files: Path) -> None:
         backend.no_padding()
@@ -21,15 +29,16 @@ class HuggingFaceTokenizer:
         self.backend = backend
         # Vocabularies may have holes, so their length alone does not bound the ids.
         self.vocab_size = max(backend.get_vocab_size(), 1 + max(backend.get_vocab().values(), default=-1))
-        self.eod = required_end_of_document(backend.token_to_id(END_OF_DOCUMENT), files[0])
+        ends = (backend.token_to_id(end) for end in (END_OF_DOCUMENT, *OTHER_ENDS))
+        self.eod = required_end_of_document(next((end for end in ends if end is not None), None), files[0])
         self.fingerprint = sha256_of_files(*files)
 
     def tokenize(self, text: str) -> list[int]:
-        return self.backend.encode(text).ids
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
         # The fast form leaves out character offsets: same ids, about a quarter faster.
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts))]
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def detokenize(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=not keep_special)

@@ -6,6 +6,8 @@ from pathlib import Path
 from megatron.errors import DataError, SettingsError
 
 END_OF_DOCUMENT = "<|endoftext|>"
+# What the same token is called where models of LLaMA's and Gemma's kind come from, in the order they are looked for.
+OTHER_ENDS = ("<|end_of_text|>", "</s>", "<eos>")
 
 
 def sha256_of_files(*paths: Path) -> str:

@@ -132,8 +132,14 @@ def test_errors_name_the_setting_and_the_file(tmp_path: Path) -> None:
         build_tokenizer("GPT2BPETokenizer", tmp_path / "damaged.json", vocabulary)
 
 
+@pytest.mark.parametrize("end", ["<|end_of_text|>", "</s>", "<eos>"])
+def test_other_names_of_the_end_of_a_document(tmp_path: Path, end: str) -> None:
+    tokenizer = build_tokenizer("HFTokenizer", write_tokenizer_json(tmp_path / "llama.json", special=end))
+    assert tokenizer.detokenize([tokenizer.eod], keep_special=True) == end
+
+
 def test_a_vocabulary_without_end_of_document_is_refused(tmp_path: Path) -> None:
-    path = write_tokenizer_json(tmp_path / "other.json", special="</s>")
+    path = write_tokenizer_json(tmp_path / "other.json", special="<|unknown|>")
     with pytest.raises(DataError, match=r"other\.json: the vocabulary has no token '<\|endoftext\|>'"):
         build_tokenizer("HFTokenizer", path)
 

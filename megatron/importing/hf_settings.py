@@ -1,0 +1,151 @@
+"""config.json of a Hugging Face model -> our settings of the same model, or a refusal that names what is in the way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from megatron.errors import SettingsError
+
+Config = dict[str, Any]
+# transformers' activations -> ours that compute the same
+_ACTIVATIONS = {
+    "gelu": {"activation": "gelu"},
+    "gelu_new": {"activation": "gelu", "bias_gelu_fusion": True},
+    "gelu_fast": {"activation": "gelu", "bias_gelu_fusion": True},
+    "gelu_pytorch_tanh": {"activation": "gelu", "bias_gelu_fusion": True},
+    "relu": {"activation": "relu"},
+    "silu": {"activation": "silu"},
+    "swish": {"activation": "silu"},
+    "mish": {"activation": "mish"},
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """family: names of the tensors (export.tensor_map). settings: config.json -> keys of the model's shape."""
+
+    family: str
+    settings: Callable[[Config], dict[str, Any]]
+
+
+def settings_from_hf(config: Config) -> dict[str, Any]:
+    """Keys of the shape, positions, norms and attention of the model; training keys are left to the user.
+
+    Raises SettingsError listing everything in config.json that our models do not have.
+    """
+    source = source_of(config)
+    problems = [problem for problem in _obstacles(config) if problem]
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise SettingsError(f"This {config['model_type']} model cannot be imported:\n{listed}")
+    return _common(config) | source.settings(config)
+
+
+def source_of(config: Config) -> Source:
+    """How to read a model of this `model_type`; SettingsError for an unknown one."""
+    kind = config.get("model_type")
+    if kind not in SOURCES:
+        raise SettingsError(f"model_type {kind!r} cannot be imported; known are {', '.join(SOURCES)}.")
+    return SOURCES[kind]
+
+
+def _common(config: Config) -> dict[str, Any]:
+    return {
+        "num_layers": config["num_hidden_layers"],
+        "hidden_size": config["hidden_size"],
+        "num_attention_heads": config["num_attention_heads"],
+        "intermediate_size": config["intermediate_size"],
+        "max_position_embeddings": config["max_position_embeddings"],
+        "make_vocab_size_divisible_by": config["vocab_size"],  # rounds the tokenizer's size up to exactly this
+        "init_method_std": config.get("initializer_range", 0.02),
+        "attention_dropout": config.get("attention_dropout", 0.0),
+        "no_weight_tying": not config.get("tie_word_embeddings", False),
+        **_ACTIVATIONS[config["hidden_act"]],
+    }
+
+
+def _gpt_neox(config: Config) -> dict[str, Any]:
+    rope = config.get("rope_parameters") or {}
+    return {
+        "norm": "layernorm",
+        "layernorm_epsilon": config["layer_norm_eps"],
+        "pos_emb": "rotary",
+        "rotary_pct": config.get("rotary_pct", rope.get("partial_rotary_factor", 0.25)),
+        "rotary_emb_base": _rotary_base(config),
+        "gpt_j_residual": config.get("use_parallel_residual", True),
+        "use_bias_in_attn_linear": config.get("attention_bias", True),
+        "hidden_dropout": config.get("hidden_dropout", 0.0),
+    }
+
+
+def _llama(config: Config) -> dict[str, Any]:
+    return {
+        "num_kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "norm": "rmsnorm",
+        "rms_norm_epsilon": config["rms_norm_eps"],
+        "pos_emb": "rotary",
+        "rotary_pct": 1.0,
+        "rotary_emb_base": _rotary_base(config),
+        "mlp_type": "llama",
+        "use_bias_in_attn_linear": config.get("attention_bias", False),
+    }
+
+
+def _qwen3(config: Config) -> dict[str, Any]:
+    return _llama(config) | {"use_qk_layernorm": True}
+
+
+def _sepllm_gpt_neox(config: Config) -> dict[str, Any]:
+    return _gpt_neox(config) | {"pos_emb": config["position_embedding"]} | _rule(config["sepllm"])
+
+
+def _rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """The `sepllm` block of a folder that we exported."""
+    if rule["mode"] == "full":
+        return {"USE_ORIGINAL_FULL_ATTEN": True}
+    keys: dict[str, Any] = {"init_tok_max_idx": rule["init_tokens"] - 1}
+    if rule["mode"] == "streaming":
+        return keys | {"streamingLLM": True, "prefill_local_window_size": rule["window"][0]}
+    keys |= {"USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS": True, "prefill_loc_win_size_list": rule["window"]}
+    if rule["mode"] == "fixed":
+        return keys | {"USE_FIXED_SEP_INTERVALs": True, "fixed_sep_intervals_list": rule["interval"]}
+    return keys | {"separator_token_ids": rule["separator_token_ids"]}
+
+
+def _rotary_base(config: Config) -> int:
+    rope = config.get("rope_parameters") or {}
+    return int(config.get("rotary_emb_base") or config.get("rope_theta") or rope.get("rope_theta", 10000))
+
+
+def _obstacles(config: Config) -> list[str | None]:
+    """Sentences about what our models cannot be."""
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    heads, width = config.get("num_attention_heads", 1), config.get("hidden_size", 1)
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    activation = config.get("hidden_act")
+    base = _rotary_base(config)
+    stated = config.get("rotary_emb_base") or config.get("rope_theta") or scaling.get("rope_theta", base)
+    return [
+        None
+        if activation in _ACTIVATIONS
+        else f"hidden_act {activation!r}: not among {', '.join(_ACTIVATIONS)}, which have an equal of ours",
+        None if kind == "default" else f"rope scaling {kind!r}: rotary frequencies are unscaled here",
+        None if stated == base else f"rotary base {stated}: it must be a whole number here",
+        None
+        if (config.get("head_dim") or width // heads) * heads == width
+        else f"head_dim {config['head_dim']}: it is hidden_size / num_attention_heads = {width // heads} here",
+        "mlp_bias: gated MLPs have no biases here" if config.get("mlp_bias") else None,
+        None
+        if window is None or window >= config.get("max_position_embeddings", 0)
+        else f"sliding_window {window}: attention is full or SepLLM's (streamingLLM is the nearest)",
+    ]
+
+
+SOURCES = {
+    "gpt_neox": Source("gpt_neox", _gpt_neox),
+    "sepllm_gpt_neox": Source("gpt_neox", _sepllm_gpt_neox),
+    "llama": Source("llama", _llama),
+    "mistral": Source("llama", _llama),
+    "qwen3": Source("llama", _qwen3),
+}
