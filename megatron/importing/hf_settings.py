@@ -8,7 +8,7 @@ from megatron.errors import SettingsError
 
 Config = dict[str, Any]
 # transformers' activations -> ours that compute the same
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, dict[str, Any]] = {
     "gelu": {"activation": "gelu"},
     "gelu_new": {"activation": "gelu", "bias_gelu_fusion": True},
     "gelu_fast": {"activation": "gelu", "bias_gelu_fusion": True},
