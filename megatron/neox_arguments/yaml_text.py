@@ -16,11 +16,15 @@ from megatron.neox_arguments.problems import Place, Problems
 
 @dataclass
 class Entry:
-    """One top-level key as written. `places` maps dotted paths inside a block ("params.lr") to their line."""
+    """One top-level key as written. `places` maps dotted paths inside a block ("params.lr") to their line.
+
+    `older_name`: the spelling in the file, where today's key has another name.
+    """
 
     value: Any
     place: Place
     places: dict[str, Place] = field(default_factory=dict)
+    older_name: str = ""
 
 
 def read_yaml(name: str, text: str, problems: Problems) -> dict[str, Entry]:
