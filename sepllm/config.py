@@ -51,7 +51,7 @@ class SepConfig:
         object.__setattr__(self, "window", _per_layer("window", self.window))
         _whole_number("init_tokens", self.init_tokens, least=0)
         if self.max_separators is not None:
-            _whole_number("max_separators", self.max_separators, least=1)
+            _whole_number("max_separators", self.max_separators, least=0)
         if self.mode == "fixed":
             if self.interval is None:
                 raise ConfigError("mode 'fixed' needs interval=K: every K-th token stays visible.")

@@ -118,14 +118,7 @@ def mark_tokens(
 
     origin = start if config.init_per_document else _visible_from(position, batch, first_real, None)
     place = position if origin is None else position - origin  # [seq] or [batch, seq]
-    initial = (place < config.init_tokens).expand(batch, seq)
-    marked = initial
-    if config.mode == "sepllm":
-        marked = initial | separator_flags(token_ids, tuple(config.separators))
-    elif config.mode == "fixed":
-        interval = config.interval_for(layer)
-        assert interval is not None
-        marked = initial | (place % interval == 0)
+    initial, marked = token_kinds(config, token_ids, place, layer)
     if first_real is not None:
         real = position >= first_real[:, None]
         initial, marked = initial & real, marked & real
@@ -134,6 +127,22 @@ def mark_tokens(
         return Marks(window, marked, start)
     rank = (marked & ~initial).long().cumsum(dim=1)
     return Marks(window, marked, start, limit, initial, rank)
+
+
+def token_kinds(config: RuleSettings, token_ids: Tensor, place: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """Which tokens are initial, and which stay visible to every later token; the initial ones among them.
+
+    token_ids: [batch, seq]; place: where each stands in its row (or document), [seq] or [batch, seq]
+    -> two of bool [batch, seq].
+    """
+    initial = (place < config.init_tokens).expand(token_ids.shape)
+    if config.mode == "sepllm":
+        return initial, initial | separator_flags(token_ids, tuple(config.separators))
+    if config.mode == "fixed":
+        interval = config.interval_for(layer)
+        assert interval is not None
+        return initial, initial | (place % interval == 0)
+    return initial, initial
 
 
 def separator_flags(token_ids: Tensor, separators: tuple[int, ...]) -> Tensor:

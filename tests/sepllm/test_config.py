@@ -39,7 +39,7 @@ def test_lists_become_tuples_and_repeats_go() -> None:
         ({"separators": [1], "window": [4, 0]}, r"window\[1\] is 0"),
         ({"separators": [1], "window": []}, "empty"),
         ({"separators": [1], "init_tokens": -1}, "init_tokens is -1"),
-        ({"separators": [1], "max_separators": 0}, "max_separators is 0"),
+        ({"separators": [1], "max_separators": -1}, "max_separators is -1"),
         ({"separators": [1], "interval": 4}, "mode='fixed'"),
         ({"mode": "fixed"}, "interval=K"),
         ({"mode": "fixed", "interval": 0}, "interval is 0"),

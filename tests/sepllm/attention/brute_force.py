@@ -172,6 +172,7 @@ def hard_cases() -> dict[str, Case]:
         "one more than a chunk": Case(text(2, 129), sep()),
         "odd length, ragged batch": Case(text(4, 387, share=0.5), sep()),
         "newest separators only": Case(text(2, 301, share=0.4), sep(max_separators=3)),
+        "no separators beyond the window": Case(text(2, 301, share=0.4), sep(max_separators=0)),
         "streaming": Case(text(2, 301), sep(mode="streaming")),
         "fixed interval": Case(text(2, 301), sep(mode="fixed", interval=5)),
         "full": Case(text(2, 141), sep(mode="full")),

@@ -1,0 +1,1 @@
+"""The key-value cache that keeps initial tokens, separators and a window."""
