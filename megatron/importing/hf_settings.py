@@ -18,6 +18,19 @@ _ACTIVATIONS: dict[str, dict[str, Any]] = {
     "swish": {"activation": "silu"},
     "mish": {"activation": "mish"},
 }
+# rope_type -> entries of transformers' block that have the same name and meaning here
+_ROPE_ENTRIES = {
+    "linear": ("factor",),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "truncate",
+    ),
+    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ def _gpt_neox(config: Config) -> dict[str, Any]:
         "pos_emb": "rotary",
         "rotary_pct": config.get("rotary_pct", rope.get("partial_rotary_factor", 0.25)),
         "rotary_emb_base": _rotary_base(config),
+        **_rope_scaling(config),
         "gpt_j_residual": config.get("use_parallel_residual", True),
         "use_bias_in_attn_linear": config.get("attention_bias", True),
         "hidden_dropout": config.get("hidden_dropout", 0.0),
@@ -86,9 +100,15 @@ def _llama(config: Config) -> dict[str, Any]:
         "pos_emb": "rotary",
         "rotary_pct": 1.0,
         "rotary_emb_base": _rotary_base(config),
+        **_rope_scaling(config),
+        **({"head_dim": config["head_dim"]} if config.get("head_dim") else {}),
         "mlp_type": "llama",
         "use_bias_in_attn_linear": config.get("attention_bias", False),
     }
+
+
+def _qwen2(config: Config) -> dict[str, Any]:
+    return _llama(config) | {"use_bias_in_attn_linear": True, "use_bias_in_attn_dense": False}
 
 
 def _qwen3(config: Config) -> dict[str, Any]:
@@ -113,28 +133,41 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rotary_base(config: Config) -> int:
-    rope = config.get("rope_parameters") or {}
-    return int(config.get("rotary_emb_base") or config.get("rope_theta") or rope.get("rope_theta", 10000))
+    return int(config.get("rotary_emb_base") or config.get("rope_theta") or _rope(config).get("rope_theta", 10000))
+
+
+def _rope(config: Config) -> dict[str, Any]:
+    """The block on rotary frequencies: transformers 4 calls it rope_scaling, transformers 5 rope_parameters."""
+    return config.get("rope_scaling") or config.get("rope_parameters") or {}
+
+
+def _rope_kind(config: Config) -> str:
+    return str(_rope(config).get("rope_type", _rope(config).get("type", "default")))
+
+
+def _rope_scaling(config: Config) -> dict[str, Any]:
+    kind = _rope_kind(config)
+    if kind == "default":
+        return {}
+    entries = {key: _rope(config)[key] for key in _ROPE_ENTRIES[kind] if _rope(config).get(key) is not None}
+    return {"rope_scaling": {"rope_type": kind} | entries}
 
 
 def _obstacles(config: Config) -> list[str | None]:
     """Sentences about what our models cannot be."""
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    heads, width = config.get("num_attention_heads", 1), config.get("hidden_size", 1)
+    kind = _rope_kind(config)
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     activation = config.get("hidden_act")
     base = _rotary_base(config)
-    stated = config.get("rotary_emb_base") or config.get("rope_theta") or scaling.get("rope_theta", base)
+    stated = config.get("rotary_emb_base") or config.get("rope_theta") or _rope(config).get("rope_theta", base)
     return [
         None
         if activation in _ACTIVATIONS
         else f"hidden_act {activation!r}: not among {', '.join(_ACTIVATIONS)}, which have an equal of ours",
-        None if kind == "default" else f"rope scaling {kind!r}: rotary frequencies are unscaled here",
-        None if stated == base else f"rotary base {stated}: it must be a whole number here",
         None
-        if (config.get("head_dim") or width // heads) * heads == width
-        else f"head_dim {config['head_dim']}: it is hidden_size / num_attention_heads = {width // heads} here",
+        if kind == "default" or kind in _ROPE_ENTRIES
+        else f"rope scaling {kind!r}: known are {', '.join(_ROPE_ENTRIES)}",
+        None if stated == base else f"rotary base {stated}: it must be a whole number here",
         "mlp_bias: gated MLPs have no biases here" if config.get("mlp_bias") else None,
         None
         if window is None or window >= config.get("max_position_embeddings", 0)
@@ -147,5 +180,6 @@ SOURCES = {
     "sepllm_gpt_neox": Source("gpt_neox", _sepllm_gpt_neox),
     "llama": Source("llama", _llama),
     "mistral": Source("llama", _llama),
+    "qwen2": Source("llama", _qwen2),
     "qwen3": Source("llama", _qwen3),
 }

@@ -21,7 +21,28 @@ KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama grouped, biased": {"num_key_value_heads": 2, "attention_bias": True, "tie_word_embeddings": True},
     "mistral": {"num_key_value_heads": 2, "sliding_window": None},
-    "qwen3": {"num_key_value_heads": 1, "head_dim": 8},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 1, "head_dim": 16},
+    "llama of version 3.1": {
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "qwen2 with yarn": {
+        "num_key_value_heads": 4,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 24,
+        },
+    },
 }
 
 

@@ -56,7 +56,7 @@ def test_precision_is_kept_or_changed_when_asked(tmp_path: Path) -> None:
     [
         ("mistral", {"sliding_window": 32}, "sliding_window 32"),
         ("llama", {"mlp_bias": True}, "mlp_bias"),
-        ("llama", {"head_dim": 16}, "head_dim 16"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "scaling 'dynamic'"),
         ("llama", {"hidden_act": "tanh"}, "hidden_act 'tanh'"),
         ("gpt2", {}, "model_type 'gpt2'"),
     ],
