@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from megatron.data.fingerprint import manifest_fingerprint
 from megatron.data.index_cache import IndexCache
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.kernels import NO_HELPER, helper
-from megatron.data.loader import batches
+from megatron.data.loader import batches, first_batches
 from megatron.data.make_parts import PartOptions, make_part, stored_blend
 from megatron.data.mixtures import ChangingBlend
 from megatron.data.neox_order import samples_to_build, shares_and_samples
@@ -29,11 +29,12 @@ LOOK_FOR_ENDS = 1 << 20  # tokens in which an end of document is expected
 
 @dataclass(frozen=True)
 class DataSet:
-    """One of the three sets.
+    """One of the three sets, or a named validation set.
 
     manifest: JSON-able description of data and order (file hashes, document ranges, weights, seed, seq_length).
     fingerprint: sha256 of it; equal fingerprints mean the same sample at the same position.
     workers: processes that read ahead of training; 0 reads when asked.
+    masked: whether some predictions may not count (label files, eod_mask_loss, padded samples).
     """
 
     name: str
@@ -41,6 +42,7 @@ class DataSet:
     manifest: dict[str, Any]
     eod: int | None
     workers: int = 0
+    masked: bool = True
 
     @property
     def num_samples(self) -> int:
@@ -66,6 +68,20 @@ class DataSet:
             workers=self.workers,
         )
 
+    def first_batches(
+        self, num_samples: int, *, micro_batch_size: int, dp_rank: int, dp_size: int
+    ) -> Generator[Batch, None, None]:
+        """The first num_samples samples, each once, see `megatron.data.loader.first_batches`."""
+        return first_batches(
+            self.source,
+            seq_length=self.source.seq_length,
+            num_samples=num_samples,
+            micro_batch_size=micro_batch_size,
+            dp_rank=dp_rank,
+            dp_size=dp_size,
+            eod=self.eod,
+        )
+
     def describe(self) -> str:
         """One line a part: where from, documents, tokens, samples, share."""
         lines = []
@@ -77,12 +93,22 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Datasets:
-    """The three sets; valid and test are None where there is too little data for them, and `notes` says why."""
+    """The three sets; valid and test are None where there is too little data for them, and `notes` says why.
+
+    named: the sets of `validation_sets`, under their names.
+    """
 
     train: DataSet
     valid: DataSet | None
     test: DataSet | None
     notes: tuple[str, ...] = field(default=())
+    named: dict[str, DataSet] = field(default_factory=dict)
+
+    def validation(self) -> Iterator[tuple[str, DataSet]]:
+        """(name, set) of all that is evaluated during training: "validation", then the named sets."""
+        if self.valid is not None:
+            yield "validation", self.valid
+        yield from self.named.items()
 
     def require(self, name: str) -> DataSet:
         """The set `name` ("train", "valid", "test"); DataError with the reason where there is none."""
@@ -106,11 +132,10 @@ def datasets_from_args(args: NeoXArgs, tokenizer: Tokenizer | int) -> Datasets:
             raise SettingsError("eod_mask_loss needs the tokenizer, which knows the end-of-document id.")
         eod = tokenizer.eod
     maker = _Maker(args, vocab_size, eod, None if isinstance(tokenizer, int) else tokenizer)
-    if args.data_path is not None:
-        return maker.split_one(args.data_path)
-    if not args.train_data_paths:
+    if args.data_path is None and not args.train_data_paths:
         raise SettingsError("No training data: set data_path (with split), or train_data_paths.")
-    return maker.from_lists()
+    three = maker.split_one(args.data_path) if args.data_path is not None else maker.from_lists()
+    return replace(three, named=maker.named(), notes=tuple(maker.notes))
 
 
 class _Maker:
@@ -131,6 +156,7 @@ class _Maker:
         )
         batch_size = args.derived.train_batch_size
         self.wanted = samples_to_build(args.train_iters or 0, args.eval_interval, args.eval_iters, batch_size)
+        self.wanted |= dict.fromkeys(args.validation_sets or (), self.wanted["test"])
 
     def split_one(self, prefix: str) -> Datasets:
         """Three ranges of one data set. Too little for validation or test is a note, not an error."""
@@ -171,11 +197,27 @@ class _Maker:
             datasets = [self._open(prefix) for prefix in prefixes]
             labels = [self._open(prefix) for prefix in label_prefixes] if label_prefixes else [None] * len(prefixes)
             sets[name] = self._mixed(name, datasets, labels, self._weights(datasets, weights))
-            if name != "train" and (shared := sorted(set(prefixes) & set(args.train_data_paths or ()))):
-                self.notes.append(
-                    f"{name}: {', '.join(shared)} is training data too; its loss says nothing of new text."
-                )
+            if name != "train":
+                self._compare_with_training(name, prefixes)
         return Datasets(sets["train"], sets.get("valid"), sets.get("test"), tuple(self.notes))
+
+    def named(self) -> dict[str, DataSet]:
+        """The sets of validation_sets, each of one prefix, whole."""
+        sets = {}
+        for name, prefix in (self.args.validation_sets or {}).items():
+            dataset = self._open(prefix)
+            label_prefix = (self.args.validation_label_sets or {}).get(name)
+            labels = self._open(label_prefix) if label_prefix else None
+            documents = (0, self.options.units(dataset))
+            part = self._part(dataset, labels, documents, f"named/{name}", f"named_{name}", self.wanted[name])
+            sets[name] = self._set(name, [part], Blend([1.0]), [documents])
+            self._compare_with_training(name, [prefix])
+        return sets
+
+    def _compare_with_training(self, name: str, prefixes: Sequence[str]) -> None:
+        training = {*(self.args.train_data_paths or ()), self.args.data_path}
+        if shared := sorted(set(prefixes) & training):
+            self.notes.append(f"{name}: {', '.join(shared)} is training data too; its loss says nothing of new text.")
 
     def _weights(self, datasets: Sequence[IndexedDataset], given: Sequence[float] | None) -> Sequence[float]:
         alpha = self.args.weighted_sampler_alpha
@@ -265,7 +307,8 @@ class _Maker:
         if isinstance(blend, ChangingBlend):
             manifest["changes"] = blend.as_manifest()
         workers = self.args.num_workers if name == "train" else 0
-        return DataSet(name, source, manifest, self.eod, workers)
+        masked = self.eod is not None or self.args.pack_impl != "packed" or any(part.labels for part in parts)
+        return DataSet(name, source, manifest, self.eod, workers, masked)
 
     def _look_ahead(self, parts: Sequence[Part], blend: Mixture) -> None:
         """Notes on what the run will meet; DataError now where data in a fixed order would end before the run."""

@@ -12,6 +12,7 @@ import torch
 from megatron.data.batch import Batch
 from megatron.data.readers import read_ahead
 from megatron.data.schedule import Schedule, Source, read_batches
+from megatron.data.source import NO_LABEL
 
 
 def batches(
@@ -35,6 +36,31 @@ def batches(
     for read in read_ahead(source, schedule, workers) if workers else read_batches(source, schedule):
         sample_ids = torch.from_numpy(np.stack([read.parts, read.samples], axis=1))
         yield make_batch(read.text, read.labels, position_ids, sample_ids, eod)
+
+
+def first_batches(
+    source: Source,
+    *,
+    seq_length: int,
+    num_samples: int,
+    micro_batch_size: int,
+    dp_rank: int,
+    dp_size: int,
+    eod: int | None = None,
+) -> Generator[Batch, None, None]:
+    """The first num_samples samples, each once, in as many micro-batches on every rank as the longest rank needs.
+
+    Rows past the end repeat the last sample with loss_mask 0: sums over all ranks are those of the samples alone.
+    """
+    step = micro_batch_size * dp_size
+    starts = dp_rank * micro_batch_size + step * np.arange(-(-num_samples // step))
+    positions = starts[:, None] + np.arange(micro_batch_size)
+    position_ids = torch.arange(seq_length)
+    for row in positions:
+        parts, samples = source.locate(np.minimum(row, num_samples - 1))
+        text, labels = source.read_located(parts, samples)
+        labels = np.where((row < num_samples)[:, None], labels, NO_LABEL)
+        yield make_batch(text, labels, position_ids, torch.from_numpy(np.stack([parts, samples], axis=1)), eod)
 
 
 def make_batch(

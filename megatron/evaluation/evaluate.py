@@ -53,9 +53,9 @@ def _results(args: NeoXArgs, untrained: bool) -> Iterator[dict[str, Any]]:
             model_from_checkpoint(args, reader, tokenizer, dtype) if reader else _initial_model(args, tokenizer, dtype)
         )
         model = model.to("cuda" if on_gpu else "cpu")
-        for data in (datasets.valid, datasets.test):
-            if data is not None:
-                yield mean_loss(model, data, args).as_dict() | origin
+        held_out = [*datasets.validation(), *([("test", datasets.test)] if datasets.test is not None else [])]
+        for name, data in held_out:
+            yield mean_loss(model, name, data, args).as_dict() | origin
         del model
     if args.eval_tasks and reader is None:
         print("eval_tasks are not run on the untrained model.", file=sys.stderr)

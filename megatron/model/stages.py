@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from megatron.model.config import ModelConfig, check_layout
 from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
-from megatron.model.loss import language_model_loss
+from megatron.model.loss import weighted_loss
 from megatron.model.micro_batch import LayerInput, MicroBatch, micro_batch
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
@@ -38,7 +38,7 @@ def pipeline_module(
 
     parallel: from initialize_parallel. recompute_every: number of transformer layers recomputed together in
     backward, 0 keeps all activations. partition_method: "type:REGEX" on layer class names, "parameters" or "uniform".
-    Engine batches are (tokens int64 [b, s], (labels int64 [b, s], loss_mask [b, s])).
+    Engine batches are (tokens int64 [b, s], (labels int64 [b, s], weights [b, s])): the loss is the weighted sum.
     """
     check_layout(config, parallel.tp.size)
     # It prints its seeds and its partition; the launcher's own report says the same in our words.
@@ -57,7 +57,7 @@ class StageModule(PipelineModule):
         super().__init__(
             layers=_layer_specs(config, parallel.tp),
             topology=parallel.topology,
-            loss_fn=partial(language_model_loss, tp=parallel.tp, z_loss=config.z_loss),
+            loss_fn=partial(weighted_loss, tp=parallel.tp, z_loss=config.z_loss),
             partition_method=partition_method,
         )
         numbers = (f.attention.layer for f in self.forward_funcs if isinstance(f, TransformerLayer))

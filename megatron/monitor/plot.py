@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ _SMOOTH_FROM = 200
 
 @dataclass
 class LossCurve:
-    """(iteration, loss) points of one run; what a resume rolled back is gone."""
+    """(iteration, loss) points of one run, validation by set; what a resume rolled back is gone."""
 
     name: str
     train: list[tuple[int, float]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
+    validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     resumes: list[int] = field(default_factory=list)
 
 
@@ -60,10 +61,12 @@ def read_curve(path: str | Path) -> LossCurve:
             continue
         if event["kind"] == "resume":
             curve.train = [point for point in curve.train if point[0] <= iteration]
-            curve.validation = [point for point in curve.validation if point[0] <= iteration]
+            for name, points in curve.validation.items():
+                curve.validation[name] = [point for point in points if point[0] <= iteration]
             curve.resumes.append(iteration)
         elif event["kind"] in ("step", "validation") and "loss" in event:
-            points = curve.train if event["kind"] == "step" else curve.validation
+            name = event.get("set", "validation")
+            points = curve.train if event["kind"] == "step" else curve.validation.setdefault(name, [])
             points.append((iteration, float(event["loss"])))
     return curve
 
@@ -88,10 +91,10 @@ def _draw(axes: Any, curve: LossCurve, color: str, label: str) -> None:
             axes.plot(steps, smooth(losses, weight), color=color, linewidth=1.8, label=f"{label}train, smoothed")
         else:
             axes.plot(steps, losses, color=color, linewidth=1.5, marker=".", label=f"{label}train")
-    if curve.validation:
-        steps, losses = zip(*curve.validation, strict=True)
+    for marker, (name, points) in zip(cycle("osD^v"), curve.validation.items(), strict=False):
+        steps, losses = zip(*points, strict=True)
         axes.plot(
-            steps, losses, color="black", marker="o", markerfacecolor=color, linestyle=":", label=f"{label}validation"
+            steps, losses, color="black", marker=marker, markerfacecolor=color, linestyle=":", label=f"{label}{name}"
         )
     for number, iteration in enumerate(curve.resumes):
         mark = f"{label}resumed" if number == 0 else None

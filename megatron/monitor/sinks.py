@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from megatron.errors import SettingsError
+from megatron.monitor.set_loss import SetLoss
 from megatron.monitor.step_result import StepResult
 
 _logger = logging.getLogger(__name__)
@@ -66,9 +67,10 @@ def step_scalars(result: StepResult) -> dict[str, float]:
     return {tag: float(value) for tag, value in values.items() if value is not None}
 
 
-def validation_scalars(loss: float, perplexity: float, split: str = "validation") -> dict[str, float]:
-    """A validation or test loss under GPT-NeoX's tags."""
-    return {f"{split}/lm_loss": loss, f"{split}/lm_loss_ppl": perplexity}
+def validation_scalars(result: SetLoss) -> dict[str, float]:
+    """A validation or test loss under GPT-NeoX's tags; a named set has its name before the tag's second part."""
+    name = "" if result.set == result.split else f"{result.set}_"
+    return {f"{result.split}/{name}lm_loss": result.loss, f"{result.split}/{name}lm_loss_ppl": result.perplexity}
 
 
 class Trackers:
@@ -81,9 +83,9 @@ class Trackers:
         """Record one step."""
         self.scalars(step_scalars(result), result.iteration)
 
-    def validation(self, loss: float, perplexity: float, iteration: int, split: str = "validation") -> None:
+    def validation(self, result: SetLoss, iteration: int) -> None:
         """Record one evaluation."""
-        self.scalars(validation_scalars(loss, perplexity, split), iteration)
+        self.scalars(validation_scalars(result), iteration)
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
         """Record anything else under its tag."""

@@ -1,5 +1,6 @@
 """Rules between the settings of order, packing and mixture."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
 
 Complaint = tuple[str, str]
+_OWN_SETS = ("train", "valid", "validation", "test")
 
 
 def rows_keep_their_order(args: "NeoXArgs") -> Iterator[Complaint]:
@@ -38,8 +40,18 @@ def weight_changes_fit(args: "NeoXArgs") -> Iterator[Complaint]:
         yield key, "data_order: neox is fixed before the run and knows no changes. Use data_order: computed."
 
 
+def validation_sets_have_names(args: "NeoXArgs") -> Iterator[Complaint]:
+    names = args.validation_sets or {}
+    for name in names:
+        if name in _OWN_SETS or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            yield "validation_sets", f"{name!r} cannot be a name: use letters, digits, _ . -, and not {_OWN_SETS}."
+    if unknown := sorted(set(args.validation_label_sets or {}) - set(names)):
+        yield "validation_label_sets", f"{', '.join(unknown)} is no name of validation_sets ({', '.join(names)})."
+
+
 DATA_RULES: list[Callable[["NeoXArgs"], Iterator[Complaint]]] = [
     rows_keep_their_order,
     one_rule_of_weights,
     weight_changes_fit,
+    validation_sets_have_names,
 ]

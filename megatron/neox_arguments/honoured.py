@@ -19,14 +19,14 @@ _READ_BY = {
         "valid_data_weights test_data_weights weight_by_num_documents weighted_sampler_alpha "
         "train_label_data_paths valid_label_data_paths test_label_data_paths mmap_warmup eod_mask_loss seed "
         "weight_by_num_tokens train_data_weight_changes pack_impl allow_chopped data_kind data_order data_cache_path "
-        "num_workers"
+        "num_workers validation_sets validation_label_sets"
     ),
     "megatron/training": (
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
         "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers eval_interval "
         "exit_interval log_interval train_iters eval_iters iteration save load keep_last_n_checkpoints "
         "finetune no_load_optim no_load_rng no_save_optim no_save_rng log_dir tensorboard_dir use_wandb "
-        "wandb_group wandb_team wandb_project wandb_host log_sample_hashes"
+        "wandb_group wandb_team wandb_project wandb_host log_sample_hashes loss_average"
     ),
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "

@@ -255,9 +255,12 @@ def one_source_of_data(args: "NeoXArgs") -> Iterator[Complaint]:
     given = [key for key, value in lists.items() if value]
     if args.data_path and given:
         yield "data_path", f"data_path and {', '.join(given)} exclude each other. Keep data_path, or the three lists."
-    elif given and len(given) < 3:
-        missing = [key for key in lists if key not in given]
+    elif given and (missing := [key for key in lists if key not in given and not _replaced(key, args)]):
         yield given[0], f"{', '.join(missing)} must be given together with {', '.join(given)}."
+
+
+def _replaced(key: str, args: "NeoXArgs") -> bool:
+    return key == "valid_data_paths" and bool(args.validation_sets)
 
 
 def weights_fit_paths(args: "NeoXArgs") -> Iterator[Complaint]:

@@ -31,7 +31,13 @@ def train(run: Run) -> None:
         dp_size=run.parallel.dp_size,
     )
     with closing(read):  # with it end the processes that read ahead
-        batches = engine_batches(read if ledger is None else ledger.watch(read))
+        batches = engine_batches(
+            read if ledger is None else ledger.watch(read),
+            run.engine.gradient_accumulation_steps,
+            run.parallel,
+            average=args.loss_average,
+            masked=run.datasets.train.masked,
+        )
         stop = StopFlag(run.parallel, run.engine.device)
         if state.iteration == 0 and run.save is not None and args.derived.is_save_iteration(0):
             save(run, run.save)
@@ -69,10 +75,11 @@ def at_step_edge(run: Run, stop: StopFlag) -> None:
     """Evaluate, save and stop where due; the same decisions on every rank."""
     args, iteration = run.args, run.state.iteration
     last = iteration == run.train_iters
-    if run.datasets.valid is not None and (last or iteration % args.eval_interval == 0):
-        run.reporter.evaluation("validation", iteration, evaluate(run.engine, run.datasets.valid, args, run.parallel))
-    if run.datasets.test is not None and last:
-        run.reporter.evaluation("test", iteration, evaluate(run.engine, run.datasets.test, args, run.parallel))
+    if args.eval_iters and (last or iteration % args.eval_interval == 0):
+        for name, data in run.datasets.validation():
+            run.reporter.evaluation(iteration, evaluate(run.engine, name, data, args, run.parallel))
+    if args.eval_iters and last and run.datasets.test is not None:
+        run.reporter.evaluation(iteration, evaluate(run.engine, "test", run.datasets.test, args, run.parallel))
     signal_name = stop.agreed()
     due = not last and args.exit_interval is not None and iteration % args.exit_interval == 0
     stopping = not last and (signal_name is not None or due)

@@ -3,7 +3,6 @@
 Rank 0 speaks; on the other ranks every method is silent, so callers need not ask who they are.
 """
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from megatron.monitor.console import StepConsole
 from megatron.monitor.events import EventLog
 from megatron.monitor.logger import configure_logging
+from megatron.monitor.set_loss import SetLoss
 from megatron.monitor.sinks import Sink, TensorBoardSink, Trackers, WandbSettings, WandbSink
 from megatron.monitor.step_result import StepResult
 from megatron.mpu.parallel_state import ParallelState
@@ -49,12 +49,14 @@ class Reporter:
             self.event("step", **asdict(result))
             self._trackers.step(result)
 
-    def evaluation(self, split: str, iteration: int, loss: float) -> None:
-        """A loss of the "validation" or "test" set (nats per token)."""
-        perplexity = math.exp(min(loss, 100.0))
-        self.say(f"{split} at step {iteration}: loss {loss:.4f}, perplexity {perplexity:.2f}")
-        self.event(split, iteration=iteration, loss=loss)
-        self._trackers.validation(loss, perplexity, iteration, split)
+    def evaluation(self, iteration: int, result: SetLoss) -> None:
+        """The loss of a held-out set."""
+        self.say(
+            f"{result.set} at step {iteration}: loss {result.loss:.4f}, perplexity {result.perplexity:.2f}"
+            f" ({result.tokens:,} tokens)"
+        )
+        self.event(result.split, iteration=iteration, **result.as_dict())
+        self._trackers.validation(result, iteration)
 
     def close(self) -> None:
         self._trackers.close()

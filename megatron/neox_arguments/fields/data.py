@@ -7,6 +7,7 @@ from pydantic import Field
 from megatron.neox_arguments.fields.base import Count, Group, NonEmpty, NotNegative
 
 Prefixes = Annotated[list[str], NonEmpty]
+NamedPaths = Annotated[dict[str, str], NonEmpty]
 Weights = Annotated[list[NotNegative], NonEmpty]
 
 
@@ -54,6 +55,10 @@ class DataArgs(Group):
     )
     valid_label_data_paths: Prefixes | None = Field(None, description="Label files beside the validation sets.")
     test_label_data_paths: Prefixes | None = Field(None, description="Label files beside the test sets.")
+    validation_sets: NamedPaths | None = Field(
+        None, description="Further validation sets with a loss each: a block of name: prefix."
+    )
+    validation_label_sets: NamedPaths | None = Field(None, description="Label files beside them: name: prefix.")
     data_impl: Literal["infer", "mmap", "cached"] = Field(
         "infer", description="Data reader: mmap, or infer (the same)."
     )
@@ -77,3 +82,7 @@ class DataArgs(Group):
     )
     mmap_warmup: bool = Field(False, description="Read all data once at start.")
     eod_mask_loss: bool = Field(False, description="No loss for predicting what follows an end-of-document token.")
+    loss_average: Literal["tokens", "micro_batches"] = Field(
+        "tokens",
+        description="A step's loss: the mean over its counted tokens, or (GPT-NeoX) of its micro-batches' means.",
+    )

@@ -49,6 +49,8 @@ def settings(**given: Any) -> Any:
         "train_iters": 10,
         "eval_interval": 5,
         "eval_iters": 1,
+        "validation_sets": None,
+        "validation_label_sets": None,
         "derived": SimpleNamespace(train_batch_size=4),
     }
     assert set(given) <= set(values)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from megatron.data.batch import Batch
 from megatron.data.blend import Blend
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
-from megatron.data.loader import batches, make_batch
+from megatron.data.loader import batches, first_batches, make_batch
 from megatron.data.order import SampleOrder
 from megatron.data.samples import SampleStream
 from megatron.data.schedule import Source
@@ -147,3 +147,21 @@ def test_memory_stays_constant_over_a_hundred_thousand_steps(source: SampleSourc
             sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
     stream.close()
     assert sizes[1] - sizes[0] < 4 << 20
+
+
+@settings(deadline=None, max_examples=60)
+@given(dp=st.integers(1, 4), micro=st.integers(1, 4), samples=st.integers(1, 39))
+def test_first_batches_count_each_sample_once(source: SampleSource, dp: int, micro: int, samples: int) -> None:
+    """Rows that count are the first samples in their order; all ranks have as many micro-batches."""
+    layout = {"micro_batch_size": micro, "dp_size": dp}
+    ranks = [list(first_batches(source, seq_length=SEQ, num_samples=samples, dp_rank=r, **layout)) for r in range(dp)]
+    assert {len(rank) for rank in ranks} == {-(-samples // (micro * dp))}
+    rows = [
+        (int(row[0]), int(mask.sum()))
+        for step in zip(*ranks, strict=True)
+        for batch in step
+        for row, mask in zip(batch.tokens, batch.loss_mask, strict=True)
+    ]
+    [whole] = take(source, 1, consumed_samples=0, micro_batch_size=samples, dp_rank=0, dp_size=1)
+    assert [first for first, counted in rows[:samples]] == whole.tokens[:, 0].tolist()
+    assert [counted for _, counted in rows] == [SEQ] * samples + [0] * (len(rows) - samples)

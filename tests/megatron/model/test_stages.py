@@ -163,7 +163,8 @@ def _rows(step, parallel):
     tokens, labels, loss_mask = _batch(step)
     count = SAMPLES // parallel.dp_size
     own = range(parallel.dp_rank * count, (parallel.dp_rank + 1) * count)
-    return iter([(tokens[i : i + 1], (labels[i : i + 1], loss_mask[i : i + 1])) for i in own])
+    weights = loss_mask / loss_mask.sum(dim=1, keepdim=True)
+    return iter([(tokens[i : i + 1], (labels[i : i + 1], weights[i : i + 1])) for i in own])
 
 
 def _engine_run(config, parallel, layout):

@@ -28,7 +28,7 @@ def test_a_resume_takes_back_what_came_after_it(tmp_path: Path) -> None:
     curve = read_curve(write_run(tmp_path / "a" / "events.jsonl", steps=5, resume_at=3))
     assert curve.name == "a"
     assert curve.train == [(1, 9.0), (2, 4.5), (3, 3.0), (4, 1.5)]
-    assert curve.validation == [(5, 2.0)] and curve.resumes == [3]
+    assert curve.validation == {"validation": [(5, 2.0)]} and curve.resumes == [3]
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

@@ -1,5 +1,6 @@
 """Trackers: GPT-NeoX's tags, clear words for what is missing, and no failure that reaches the run."""
 
+import math
 import sys
 import types
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import pytest
 
 from megatron.errors import SettingsError
 from megatron.monitor import sinks
+from megatron.monitor.set_loss import SetLoss
 from megatron.monitor.sinks import TensorBoardSink, Trackers, WandbSettings, WandbSink, step_scalars
 from tests.megatron.monitor.test_console import RESULT
 
@@ -59,7 +61,7 @@ def test_wandb_offline(wandb: types.SimpleNamespace) -> None:
     settings = WandbSettings(project="p", team="t", group="g", host="http://here", run_id="abc")
     trackers = Trackers([WandbSink(settings, {"hidden_size": 64})])
     trackers.step(RESULT)
-    trackers.validation(2.0, 7.389, iteration=10)
+    trackers.validation(SetLoss("validation", 2.0, tokens=64, samples=1), iteration=10)
     trackers.close()
     trackers.close()
     asked = {name: wandb.asked[name] for name in ("project", "entity", "group", "id", "resume", "config")}
@@ -73,7 +75,7 @@ def test_wandb_offline(wandb: types.SimpleNamespace) -> None:
     }
     assert sinks.os.environ["WANDB_BASE_URL"] == "http://here"
     assert wandb.run.logged[0]["iteration"] == 10 and wandb.run.logged[0]["train/lm_loss"] == RESULT.loss
-    assert wandb.run.logged[1] == {"iteration": 10, "validation/lm_loss": 2.0, "validation/lm_loss_ppl": 7.389}
+    assert wandb.run.logged[1] == {"iteration": 10, "validation/lm_loss": 2.0, "validation/lm_loss_ppl": math.exp(2.0)}
     assert ("*", "iteration") in wandb.run.metrics
     assert wandb.run.finished
 

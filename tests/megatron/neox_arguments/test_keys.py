@@ -28,6 +28,9 @@ OURS = {"separators", "attention_path", "timeout_minutes", "USE_FIXED_SEP_INTERV
     "train_data_weight_changes",
     "log_sample_hashes",
     "attention_document_mask",
+    "loss_average",
+    "validation_sets",
+    "validation_label_sets",
 }
 OURS |= {"head_dim", "use_bias_in_attn_dense", "use_bias_in_mlp", "rope_scaling", "logits_soft_cap", "z_loss"}
 OURS |= {"attention_logits_soft_cap"}

@@ -123,6 +123,9 @@ BREAKING = [
         ["beta_slow 40", "below beta_fast 32"],
     ),
     ("gated_mlp_has_no_bias", {"activation": "swiglu", "use_bias_in_mlp": True}, ["no biases"]),
+    ("validation_sets_have_names", {"validation_sets": {"the books": "a"}}, ["'the books'", "letters"]),
+    ("validation_sets_have_names", {"validation_sets": {"test": "a"}}, ["'test'"]),
+    ("validation_sets_have_names", {"validation_label_sets": {"books": "a"}}, ["books is no name"]),
 ]
 
 
