@@ -1,9 +1,10 @@
-"""Names inside a `save` folder: `global_stepN`, the files of one checkpoint, and the `latest` hint.
+"""Names inside a `save` folder: `global_stepN`, what is on the way to or from it, and the `latest` hint.
 
 One checkpoint folder holds `manifest.json` (written last: sizes and SHA-256 of all others), `state.json`, and
 safetensors files by rank: `weights-*` (model), `optimizer-*` (masters and moments), `rng-*` (generator states).
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -13,10 +14,49 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 LATEST = "latest"
 _STEP_FOLDER = re.compile(r"global_step(\d+)")
+_WRITING, _REPLACED, _DELETING = "writing", "replaced", "deleting"
+_ON_THE_WAY = re.compile(rf"\.global_step(\d+)\.({_WRITING}|{_REPLACED}|{_DELETING})")
 
 
 def step_folder(save: Path, iteration: int) -> Path:
     return save / f"global_step{iteration}"
+
+
+def temporary_folder(final: Path) -> Path:
+    """Where a checkpoint is written before it has its name."""
+    return final.with_name(f".{final.name}.{_WRITING}")
+
+
+def replaced_folder(final: Path) -> Path:
+    """Where a whole checkpoint of the same step waits until the new one has the name."""
+    return final.with_name(f".{final.name}.{_REPLACED}")
+
+
+def removal_folder(final: Path) -> Path:
+    """Where a checkpoint goes to be deleted."""
+    return final.with_name(f".{final.name}.{_DELETING}")
+
+
+def leftovers(save: Path) -> list[Path]:
+    """Folders of saves and deletions that never finished; a replaced checkpoint counts once its successor is there."""
+    found = []
+    for entry in sorted(save.iterdir()) if save.is_dir() else []:
+        match = _ON_THE_WAY.fullmatch(entry.name)
+        if match is None or entry.is_symlink() or not entry.is_dir():
+            continue
+        if match.group(2) != _REPLACED or step_folder(save, int(match.group(1))).exists():
+            found.append(entry)
+    return found
+
+
+def set_aside(folder: Path, why: str) -> Path:
+    """Rename a checkpoint to `global_stepN.why`, which no scan takes for one; returns the new path."""
+    target, number = folder.with_name(f"{folder.name}.{why}"), 1
+    while target.exists():
+        number += 1
+        target = folder.with_name(f"{folder.name}.{why}-{number}")
+    os.replace(folder, target)
+    return target
 
 
 def step_of(folder: Path) -> int | None:
@@ -26,11 +66,25 @@ def step_of(folder: Path) -> int | None:
 
 
 def step_folders(save: Path) -> list[Path]:
-    """Our checkpoint folders under `save`, newest first, whatever their state."""
+    """Folders named as our checkpoints under `save`, newest first by step, whatever their state."""
     if not save.is_dir():
         return []
-    named = [(step_of(entry), entry) for entry in save.iterdir() if entry.is_dir()]
-    return [entry for step, entry in sorted(named, key=lambda pair: pair[0] or 0, reverse=True) if step is not None]
+    named = [(step, entry) for entry in save.iterdir() if (step := step_of(entry)) is not None and entry.is_dir()]
+    return [entry for _, entry in sorted(named, key=lambda pair: pair[0], reverse=True)]
+
+
+def restore_replaced(save: Path) -> list[Path]:
+    """Give checkpoints their name back that were about to be replaced when a save of the same step was killed."""
+    restored = []
+    for entry in sorted(save.iterdir()) if save.is_dir() else []:
+        match = _ON_THE_WAY.fullmatch(entry.name)
+        if match is None or match.group(2) != _REPLACED:
+            continue
+        final = step_folder(save, int(match.group(1)))
+        if not final.exists():
+            os.replace(entry, final)
+            restored.append(final)
+    return restored
 
 
 def weights_file(pp_rank: int, tp_rank: int) -> str:

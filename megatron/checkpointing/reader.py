@@ -17,32 +17,38 @@ from torch import Tensor
 
 from megatron.checkpointing.folders import STATE, rng_file, step_folders, step_of
 from megatron.checkpointing.manifest import check_manifest, read_manifest
+from megatron.checkpointing.together import Together
+from megatron.checkpointing.waiting import wait_until
 from megatron.errors import CheckpointError
 
 
 def find_checkpoint(
-    load: str | Path, iteration: int | None = None, say: Callable[[str], None] = lambda text: None
+    load: str | Path,
+    iteration: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    together: Together | None = None,
 ) -> Path:
     """The folder to load: the newest whole one under `load`, or exactly `iteration` when given.
 
-    `load` may also be a `global_stepN` folder itself. A damaged newest one is passed over aloud (`say`).
-    Raises CheckpointError when nothing is loadable, naming what is there.
+    `load` may also be a `global_stepN` folder itself. A damaged newest one is passed over aloud (`say`). With
+    `together` all ranks call it, share the hashing, and get the same answer; a rank that does not see rank 0's choice
+    waits for its file system. Raises CheckpointError when nothing is loadable, naming what is there.
     """
-    load = Path(load)
-    if step_of(load) is not None and load.is_dir():
-        check_manifest(load)
+    load, together = Path(load), together or Together()
+    if step_of(load) is not None and together.from_zero(load.is_dir):
+        _check(load, together)
         return load
-    candidates = step_folders(load)
+    candidates = together.from_zero(lambda: step_folders(load))
     if iteration is not None:
         wanted = [folder for folder in candidates if step_of(folder) == iteration]
         if not wanted:
             raise CheckpointError(f"{load} has no checkpoint of iteration {iteration}. {_what_is_there(load)}")
-        check_manifest(wanted[0])
+        _check(wanted[0], together)
         return wanted[0]
     problems = []
     for folder in candidates:
         try:
-            check_manifest(folder)
+            _check(folder, together)
         except CheckpointError as error:
             problems.append(str(error))
             say(f"Passing over {folder.name}: {error}")
@@ -53,6 +59,25 @@ def find_checkpoint(
         f"load={str(load)!r} is set, but nothing loadable is there. {_what_is_there(load)}{damage}\n"
         "Point `load` to a folder with global_stepN checkpoints, or leave `load` out to start from step 0."
     )
+
+
+def _check(folder: Path, together: Together) -> None:
+    """Every file of the folder against the manifest that rank 0 sees; each rank hashes its share."""
+    expected = together.from_zero(lambda: read_manifest(folder))
+
+    def check_share() -> None:
+        if together.rank:
+            wait_until(lambda: _sees(folder, expected), f"{folder} as rank 0 sees it")
+        check_manifest(folder, share=(together.rank, together.world_size))
+
+    together.run(check_share)
+
+
+def _sees(folder: Path, expected: dict[str, dict[str, Any]]) -> bool:
+    try:
+        return read_manifest(folder) == expected and all((folder / name).is_file() for name in expected)
+    except CheckpointError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from megatron.errors import DataError, SettingsError
 
 _logger = logging.getLogger(__name__)
 
-_ON_DISK_BEFORE_RETURN = ("save", "stop", "end")
+_ON_DISK_BEFORE_RETURN = ("save", "stop", "end", "fault")
 
 
 class EventLog:
@@ -35,7 +35,7 @@ class EventLog:
         self._end_a_cut_line()
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append one event; on disk (fsync) before return for save, stop and end."""
+        """Append one event; on disk (fsync) before return for save, stop, end and fault."""
         event = {"time": round(time.time(), 3), "kind": kind, **fields}
         line = json.dumps(_plain(event), ensure_ascii=False, allow_nan=False) + "\n"
         try:

@@ -1,7 +1,6 @@
 """Build the parts of a run from its settings: processes, tokenizer, data, model, engine."""
 
 import datetime
-from pathlib import Path
 
 import torch
 
@@ -16,6 +15,7 @@ from megatron.tokenizer.tokenizer import build_tokenizer, padded_vocab_size
 from megatron.training.engine import build_engine
 from megatron.training.reporter import Reporter
 from megatron.training.run import Run
+from megatron.training.saving import build_saver
 
 
 def start_parallel(args: NeoXArgs) -> ParallelState:
@@ -58,5 +58,5 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
         engine=engine,
         schedule=schedule_from_args(args),
         train_iters=args.train_iters,
-        save=Path(args.save) if args.save else None,
+        saver=build_saver(args, parallel),
     )

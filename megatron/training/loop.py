@@ -1,18 +1,17 @@
 """The training loop: steps, with reports, evaluation, saving and stopping at step edges."""
 
 import math
-import time
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
+from contextlib import closing, suppress
+from typing import NoReturn
 
-from megatron.errors import NumericsError, StopRequested
+from megatron.errors import CheckpointError, NumericsError, StopRequested, UserError
 from megatron.training.batches import EngineBatch, engine_batches
 from megatron.training.engine import set_learning_rate
 from megatron.training.evaluate import evaluate
 from megatron.training.meter import Meter
-from megatron.training.resume import save_run
 from megatron.training.run import Run
+from megatron.training.saving import announce, start_save
 from megatron.training.step_ledger import StepLedger
 from megatron.training.stopping import StopFlag
 
@@ -20,8 +19,28 @@ from megatron.training.stopping import StopFlag
 def train(run: Run) -> None:
     """Train to `train_iters`, then evaluate and save.
 
-    Raises NumericsError when the loss is not finite, StopRequested after a save on a signal or `exit_interval`.
+    Raises NumericsError when the numbers are not finite, StopRequested after a save on a signal or `exit_interval`.
     """
+    try:
+        _train(run)
+        if run.saver is not None:
+            announce(run, run.saver.finish())
+    except StopRequested as stop:
+        run.reporter.event("stop", iteration=run.state.iteration, reason=str(stop))
+        raise
+    except UserError as fault:
+        run.reporter.event("fault", iteration=run.state.iteration, error=type(fault).__name__, message=str(fault))
+        if isinstance(fault, NumericsError) and run.saver is not None:
+            with suppress(CheckpointError):  # the save under way is of an earlier, sound step
+                announce(run, run.saver.finish())
+        raise
+    else:
+        run.reporter.event("end", iteration=run.state.iteration)
+    finally:
+        run.reporter.close()
+
+
+def _train(run: Run) -> None:
     args, state = run.args, run.state
     ledger = StepLedger(run.parallel) if args.log_sample_hashes else None
     read = run.datasets.train.batches(
@@ -39,8 +58,8 @@ def train(run: Run) -> None:
             masked=run.datasets.train.masked,
         )
         stop = StopFlag(run.parallel, run.engine.device)
-        if state.iteration == 0 and run.save is not None and args.derived.is_save_iteration(0):
-            save(run, run.save)
+        if state.iteration == 0 and run.saver is not None and args.derived.is_save_iteration(0):
+            start_save(run)
         meter = Meter(run)
         while state.iteration < run.train_iters:
             meter.add(train_step(run, batches))
@@ -50,8 +69,6 @@ def train(run: Run) -> None:
                 run.reporter.step(meter.report())
             with meter.paused():
                 at_step_edge(run, stop)
-    run.reporter.event("end", iteration=state.iteration)
-    run.reporter.close()
 
 
 def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
@@ -63,7 +80,6 @@ def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
     state.consumed_samples += run.args.derived.train_batch_size
     state.skipped = int(run.engine.skipped_steps)
     if not math.isfinite(loss):
-        run.reporter.event("fault", iteration=state.iteration, loss=loss)
         raise NumericsError(
             f"The loss is {loss} at step {state.iteration}; nothing was saved from this step. Resume from the last "
             "checkpoint with a lower lr, a longer warmup, or bfloat16 in place of fp16."
@@ -73,35 +89,31 @@ def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
 
 def at_step_edge(run: Run, stop: StopFlag) -> None:
     """Evaluate, save and stop where due; the same decisions on every rank."""
-    args, iteration = run.args, run.state.iteration
+    args, iteration, saver = run.args, run.state.iteration, run.saver
     last = iteration == run.train_iters
     if args.eval_iters and (last or iteration % args.eval_interval == 0):
         for name, data in run.datasets.validation():
             run.reporter.evaluation(iteration, evaluate(run.engine, name, data, args, run.parallel))
     if args.eval_iters and last and run.datasets.test is not None:
         run.reporter.evaluation(iteration, evaluate(run.engine, "test", run.datasets.test, args, run.parallel))
-    signal_name = stop.agreed()
+    agreed = stop.agreed(save_failed=saver is not None and saver.failed())
     due = not last and args.exit_interval is not None and iteration % args.exit_interval == 0
-    stopping = not last and (signal_name is not None or due)
-    if run.save is not None and (last or stopping or args.derived.is_save_iteration(iteration)):
-        save(run, run.save)
+    stopping = not last and (agreed.signal is not None or due)
+    if saver is not None:
+        announce(run, saver.finish() if agreed.save_failed else saver.news())
+        if last or stopping or args.derived.is_save_iteration(iteration):
+            start_save(run)
+        if stopping:
+            announce(run, saver.finish())
     if stopping:
-        _stop(run, f"{signal_name} received" if signal_name else f"exit_interval {args.exit_interval} reached")
+        _stop(run, f"{agreed.signal} received" if agreed.signal else f"exit_interval {args.exit_interval} reached")
 
 
-def save(run: Run, folder: Path) -> None:
-    """Write a checkpoint under `folder` and say where."""
-    start = time.monotonic()
-    written = save_run(run, folder)
-    run.reporter.say(f"Saved {written} in {time.monotonic() - start:.1f} s")
-    run.reporter.event("save", iteration=run.state.iteration, folder=str(written))
-
-
-def _stop(run: Run, reason: str) -> None:
-    iteration = run.state.iteration
-    run.reporter.event("stop", iteration=iteration, reason=reason)
-    run.reporter.close()
-    advice = (
-        f"continue with --set load={run.save}" if run.save is not None else "set save to keep what the next run learns"
-    )
-    raise StopRequested(f"{reason} at step {iteration} of {run.train_iters}; {advice}.")
+def _stop(run: Run, reason: str) -> NoReturn:
+    if run.saver is None:
+        advice = "set save to keep what the next run learns"
+    elif run.args.auto_resume:
+        advice = "the same command continues"
+    else:
+        advice = f"continue with --set load={run.saver.save}"
+    raise StopRequested(f"{reason} at step {run.state.iteration} of {run.train_iters}; {advice}.")

@@ -5,7 +5,8 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.purpose import check_for_training
 from megatron.training.build import build_run, start_parallel
 from megatron.training.loop import train
-from megatron.training.resume import check_save_folder, load_run
+from megatron.training.resume import load_run
+from megatron.training.saving import check_room, own_save_folder
 from megatron.training.start_report import say_what_runs
 
 
@@ -16,9 +17,10 @@ def pretrain(args: NeoXArgs) -> None:
     """
     check_for_training(args)
     parallel = start_parallel(args)
-    check_save_folder(args, parallel)
-    run = build_run(args, parallel)
-    load_run(run)
-    say_what_runs(run)
-    train(run)
+    with own_save_folder(args, parallel):
+        run = build_run(args, parallel)
+        load_run(run)
+        check_room(run)
+        say_what_runs(run)
+        train(run)
     leave_parallel()

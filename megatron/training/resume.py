@@ -1,56 +1,36 @@
-"""Between a live run and its checkpoint folder: what is saved, what a resume restores, and what is refused."""
+"""From a checkpoint folder to a live run: what a resume restores, and what is refused."""
 
-import datetime
-import platform
-import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import deepspeed
-import torch
-import torch.distributed as dist
-
-from megatron.checkpointing.folders import check_writable, step_folders
+from megatron.checkpointing.folders import set_aside, step_folders, step_of
 from megatron.checkpointing.load import check_complete, load_optimizer, load_weights
-from megatron.checkpointing.optimizer_state import load_masters_from_model, optimizer_steps
+from megatron.checkpointing.optimizer_state import load_masters_from_model
 from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
-from megatron.checkpointing.writer import save_checkpoint
-from megatron.errors import CheckpointError, UserError
-from megatron.mpu.parallel_state import ParallelState
+from megatron.checkpointing.together import Together
+from megatron.errors import CheckpointError
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.training.run import Run
-from megatron.training.state import restore_rng, rng_state
-
-
-def check_save_folder(args: NeoXArgs, parallel: ParallelState) -> None:
-    """Before any work: `save` is writable, and holds no other run that this one would overwrite."""
-
-    def check() -> None:
-        if args.save is None:
-            return
-        check_writable(Path(args.save))
-        present = step_folders(Path(args.save))
-        if present and (args.load is None or Path(args.load).resolve() != Path(args.save).resolve()):
-            raise CheckpointError(
-                f"save={args.save!r} already holds {present[0].name} of an earlier run. "
-                f"Continue it with --set load={args.save}, or choose another folder with --set save=FOLDER."
-            )
-
-    _on_rank_zero(check, parallel)
+from megatron.training.saving import layout
+from megatron.training.state import restore_rng
 
 
 def load_run(run: Run) -> None:
-    """Restore weights, optimizer, position and generators from `load`, or do nothing when it is not set."""
+    """Restore weights, optimizer, position and generators from `load`, or do nothing when there is nothing to load."""
     args, parallel = run.args, run.parallel
-    if args.load is None:
+    together = Together.of(parallel)
+    load = args.load or together.from_zero(lambda: _load_of_auto_resume(args))
+    if load is None:
         return
-    folder = Path(_on_rank_zero(lambda: str(find_checkpoint(args.load, args.iteration, run.reporter.warn)), parallel))
+    folder = find_checkpoint(load, args.iteration, run.reporter.warn, together)
+    together.run(lambda: _keep_newer_aside(folder, args, run.reporter.warn), only=0)
     reader = CheckpointReader(folder)
     _check_tokenizer(reader, run)
     parameters = list(run.engine.module.parameters())
     load_weights(reader, parameters, parallel)
-    check_complete(reader, _names_of_all_ranks(parameters, parallel))
+    own = {shard_of(parameter).name for parameter in parameters}
+    check_complete(reader, set().union(*together.gather(own)))
     if args.finetune or args.no_load_optim:
         load_masters_from_model(run.engine.optimizer, parameters)
     else:
@@ -61,7 +41,7 @@ def load_run(run: Run) -> None:
     run.state.iteration = reader.iteration
     run.state.consumed_samples = int(reader.state["consumed_samples"])
     run.state.skipped = int(reader.state["skipped"])
-    same_layout = reader.state["layout"] == _layout(args)
+    same_layout = reader.state["layout"] == layout(args)
     states = reader.rng(parallel.rank)
     if states is not None and same_layout and not args.no_load_rng:
         restore_rng(states)
@@ -69,50 +49,22 @@ def load_run(run: Run) -> None:
         run.reporter.warn(f"The training data are not those of {folder}: the order of samples changes from here on.")
     run.reporter.say(
         f"Resumed from {folder}: step {run.state.iteration}, {run.state.consumed_samples} samples consumed"
-        + ("." if same_layout else f"; saved with {reader.state['layout']}, now {_layout(args)}.")
+        + ("." if same_layout else f"; saved with {reader.state['layout']}, now {layout(args)}.")
     )
 
 
-def save_run(run: Run, save: Path) -> Path:
-    """Write a checkpoint of the run as it stands under `save`; all ranks call it together."""
-    args, optimizer = run.args, run.engine.optimizer
-    state = {
-        "iteration": run.state.iteration,
-        "consumed_samples": run.state.consumed_samples,
-        "skipped": run.state.skipped,
-        "optimizer_steps": optimizer_steps(optimizer),
-        "padded_vocab_size": run.model_config.padded_vocab_size,
-        "separator_token_ids": list(run.model_config.attention.separators),
-        "tokenizer_fingerprint": run.tokenizer.fingerprint,
-        "data_fingerprint": run.datasets.train.fingerprint,
-        "layout": _layout(args),
-        "precision": args.derived.precision,
-        "settings": {"texts": args.texts, "overrides": args.overrides, "world_size": args.derived.world_size},
-        "versions": {
-            "torch": torch.__version__,
-            "deepspeed": deepspeed.__version__,
-            "python": platform.python_version(),
-        },
-        "saved_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-    folder = save_checkpoint(
-        save,
-        state,
-        list(run.engine.module.parameters()),
-        None if args.no_save_optim else optimizer,
-        {} if args.no_save_rng else rng_state(),
-        run.parallel,
-        masters=args.derived.precision != "fp32",
-    )
-    if run.parallel.rank == 0 and args.keep_last_n_checkpoints is not None:
-        for old in step_folders(save)[max(1, args.keep_last_n_checkpoints) :]:
-            shutil.rmtree(old)
-    return folder
+def _load_of_auto_resume(args: NeoXArgs) -> str | None:
+    return args.save if args.auto_resume and args.save and step_folders(Path(args.save)) else None
 
 
-def _layout(args: NeoXArgs) -> dict[str, int]:
-    derived = args.derived
-    return {"pipeline": derived.pp_size, "tensor": derived.tp_size, "data": derived.dp_size}
+def _keep_newer_aside(chosen: Path, args: NeoXArgs, warn: Callable[[str], None]) -> None:
+    """In our own folder, checkpoints newer than the chosen one (damaged, or left behind on request) make way."""
+    if args.save is None or chosen.parent.resolve() != Path(args.save).resolve():
+        return
+    for folder in step_folders(Path(args.save)):
+        if (step_of(folder) or 0) > (step_of(chosen) or 0):
+            aside = set_aside(folder, "damaged" if args.iteration is None else "left-behind")
+            warn(f"Kept {folder.name} aside as {aside.name}.")
 
 
 def _check_tokenizer(reader: CheckpointReader, run: Run) -> None:
@@ -122,27 +74,3 @@ def _check_tokenizer(reader: CheckpointReader, run: Run) -> None:
             f"{reader.folder} was trained with another tokenizer (vocabulary hash {str(saved)[:12]}, "
             f"now {present[:12]}). Set vocab_file to the tokenizer of that run."
         )
-
-
-def _names_of_all_ranks(parameters: list[torch.nn.Parameter], parallel: ParallelState) -> set[str]:
-    own = [shard_of(parameter).name for parameter in parameters]
-    if parallel.world_size == 1:
-        return set(own)
-    gathered: list[Any] = [None] * parallel.world_size
-    dist.all_gather_object(gathered, own)
-    return {name for names in gathered for name in names}
-
-
-def _on_rank_zero(action: Any, parallel: ParallelState) -> Any:
-    """Run `action` on rank 0; its result, or its UserError, becomes every rank's."""
-    outcome: list[Any] = [None, None]
-    if parallel.rank == 0:
-        try:
-            outcome[0] = action()
-        except UserError as error:
-            outcome[1] = error
-    if parallel.world_size > 1:
-        dist.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]

@@ -1,9 +1,9 @@
 """What a training run consists of, once everything is built; passed to the functions that work on it."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from megatron.checkpointing.saver import CheckpointSaver
 from megatron.data.from_args import Datasets
 from megatron.model.config import ModelConfig
 from megatron.mpu.parallel_state import ParallelState
@@ -27,5 +27,5 @@ class Run:
     engine: Any  # deepspeed.runtime.pipe.engine.PipelineEngine, which has no types
     schedule: Schedule
     train_iters: int
-    save: Path | None
+    saver: CheckpointSaver | None
     state: RunState = field(default_factory=RunState)

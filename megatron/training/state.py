@@ -13,6 +13,7 @@ class RunState:
     iteration: int = 0
     consumed_samples: int = 0
     skipped: int = 0
+    last_saved: int | None = None  # newest step known to be whole on disk, in this process
 
 
 def rng_state() -> dict[str, Tensor]:

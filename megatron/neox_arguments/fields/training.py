@@ -51,6 +51,15 @@ class CheckpointArgs(Group):
         None, description="Further steps to save at; 0 saves before the first."
     )
     keep_last_n_checkpoints: Positive | None = Field(None, description="Delete older checkpoints beyond N.")
+    keep_checkpoints_every: Positive | None = Field(
+        None, description="Checkpoints of steps that N divides stay, beside keep_last_n_checkpoints."
+    )
+    async_save: bool = Field(
+        False, description="Copy to host memory and write while training goes on; costs a checkpoint's size of it."
+    )
+    auto_resume: bool = Field(
+        False, description="Continue from save when it holds checkpoints; start at step 0 when it holds none."
+    )
     finetune: bool = Field(False, description="Load weights only and start at step 0.")
     no_load_optim: bool = Field(False, description="Load without optimizer state.")
     no_load_rng: bool = Field(False, description="Load without random states.")

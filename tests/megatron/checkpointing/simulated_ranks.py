@@ -1,15 +1,15 @@
 """Write one checkpoint as a grid of ranks would, without starting processes."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from safetensors.torch import save_file
 
+from megatron.checkpointing.durable import write_json
 from megatron.checkpointing.folders import STATE, optimizer_file, step_folder, weights_file
-from megatron.checkpointing.manifest import describe_file, write_json, write_manifest
-from megatron.checkpointing.writer import _own_files, _piece
+from megatron.checkpointing.manifest import describe_file, write_manifest
+from megatron.checkpointing.snapshot import piece_of, rank_files
+from megatron.checkpointing.tensor_file import TensorFile, write_tensor_file
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
 from megatron.mpu.shard import Shard
 
@@ -24,9 +24,9 @@ def write_simulated(save: Path, tensors: Tensors, *, tp: int, dp: int, iteration
         parameters = [_local(name, value, dim, tp_rank, tp) for name, (value, dim) in tensors.items()]
         for dp_rank in range(dp):
             parallel = ParallelState(tp=TensorParallel(rank=tp_rank, size=tp), dp_rank=dp_rank, dp_size=dp)
-            for name, content, pieces in _own_files(parameters, None, {}, parallel, masters=False):
-                if name == weights_file(0, tp_rank):
-                    save_file(content, folder / name, metadata={"pieces": json.dumps(pieces)})
+            for file in rank_files(parameters, None, {}, parallel, masters=False):
+                assert file.name == weights_file(0, tp_rank)
+                write_tensor_file(folder, file)
             _write_moments(folder, parameters, parallel)
     write_json(folder / STATE, {"iteration": iteration})
     write_manifest(folder, {path.name: describe_file(path) for path in folder.iterdir()})
@@ -44,9 +44,8 @@ def _write_moments(folder: Path, parameters: list[torch.nn.Parameter], parallel:
         if end > start:
             key = f"exp_avg/{parameter.shard.name}"
             content[key] = flat[start:end].clone()
-            pieces[key] = _piece(parameter, "exp_avg", start, parallel)
-    name = optimizer_file(0, parallel.tp.rank, parallel.dp_rank)
-    save_file(content, folder / name, metadata={"pieces": json.dumps(pieces)})
+            pieces[key] = piece_of(parameter, "exp_avg", start, parallel)
+    write_tensor_file(folder, TensorFile(optimizer_file(0, parallel.tp.rank, parallel.dp_rank), content, pieces))
 
 
 def _local(name: str, value: torch.Tensor, dim: int | None, rank: int, size: int) -> torch.nn.Parameter:

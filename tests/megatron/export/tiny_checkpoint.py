@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from megatron.checkpointing.durable import write_json
 from megatron.checkpointing.folders import STATE
-from megatron.checkpointing.manifest import describe_file, write_json, write_manifest
+from megatron.checkpointing.manifest import describe_file, write_manifest
 from megatron.export.verify import sample_text
 from megatron.inference.load import inference_config
 from megatron.model.gpt_model import GPTModel

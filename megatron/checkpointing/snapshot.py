@@ -1,0 +1,103 @@
+"""What this rank owes to a checkpoint: its tensors by file, each with its place in the global tensor.
+
+Each value is written once: replicated tensors by tensor rank 0, tied copies by their first stage, weights by data
+rank 0, optimizer slices by the rank that keeps them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron.checkpointing.folders import optimizer_file, rng_file, weights_file
+from megatron.checkpointing.optimizer_state import fragments
+from megatron.checkpointing.tensor_file import TensorFile
+from megatron.mpu.parallel_state import ParallelState
+from megatron.mpu.shard import shard_of
+
+
+def rank_files(
+    parameters: list[torch.nn.Parameter],
+    optimizer: Any,
+    rng: dict[str, Tensor],
+    parallel: ParallelState,
+    *,
+    masters: bool,
+) -> list[TensorFile]:
+    """The files of this rank. The tensors are views of the live ones: write them, or copy them, before training on.
+
+    parameters: this rank's, each with `.shard`; optimizer: DeepSpeed's ZeRO-1/bf16 optimizer or None.
+    rng: generator states of this rank (uint8 tensors); without any there is no file.
+    """
+    files = []
+    owned = [parameter for parameter in parameters if _owns(parameter, parallel)]
+    if parallel.dp_rank == 0:
+        files.append(
+            TensorFile(
+                weights_file(parallel.pp_rank, parallel.tp.rank),
+                {shard_of(p).name: p.detach() for p in owned},
+                {shard_of(p).name: piece_of(p, "weight", 0, parallel) for p in owned},
+            )
+        )
+    if optimizer is not None:
+        tensors: dict[str, Tensor] = {}
+        pieces = {}
+        for fragment in fragments(optimizer, owned, masters=masters):
+            for kind, value in fragment.tensors.items():
+                key = f"{kind}/{shard_of(fragment.parameter).name}"
+                tensors[key] = value.detach()
+                pieces[key] = piece_of(fragment.parameter, kind, fragment.start, parallel)
+        files.append(TensorFile(optimizer_file(parallel.pp_rank, parallel.tp.rank, parallel.dp_rank), tensors, pieces))
+    if rng:
+        files.append(TensorFile(rng_file(parallel.rank), rng))
+    return files
+
+
+class HostCopies:
+    """Copies of a snapshot in host memory, which is kept from one save to the next: page faults cost more than copying.
+
+    Costs as much host memory as the rank's part of a checkpoint takes on disk.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Tensor] = {}
+
+    def take(self, files: Iterable[TensorFile]) -> list[TensorFile]:
+        """The same files with tensors that later training does not touch. Overwrites what the last call returned."""
+        copied = [
+            TensorFile(file.name, {key: self._copy(file.name, key, value) for key, value in file.tensors.items()},
+                       file.pieces)
+            for file in files
+        ]  # fmt: skip
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return copied
+
+    def _copy(self, name: str, key: str, value: Tensor) -> Tensor:
+        kept = self._kept.get((name, key))
+        if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
+            kept = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._kept[name, key] = kept
+        return kept.copy_(value, non_blocking=True)
+
+
+def piece_of(parameter: torch.nn.Parameter, kind: str, flat_start: int, parallel: ParallelState) -> dict[str, Any]:
+    """Where a rank's tensor lies: its part along `dim`, and from which value on in that part, flattened."""
+    shard = shard_of(parameter)
+    size = 0 if shard.dim is None else parameter.shape[shard.dim]
+    return {
+        "name": shard.name,
+        "kind": kind,
+        "shape": list(shard.shape),
+        "dim": shard.dim,
+        "dim_start": parallel.tp.rank * size,
+        "dim_size": size,
+        "flat_start": flat_start,
+    }
+
+
+def _owns(parameter: torch.nn.Parameter, parallel: ParallelState) -> bool:
+    replicated_copy = shard_of(parameter).dim is None and parallel.tp.rank > 0
+    tied_copy = getattr(parameter, "ds_pipe_replicated", False)
+    return not (replicated_copy or tied_copy)
