@@ -1,17 +1,17 @@
 """Write a checkpoint at step 0 out of given weights, a few at a time: for models that come from elsewhere."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from megatron.checkpointing.folders import STATE, step_folder
-from megatron.checkpointing.manifest import describe_file, sync_file, sync_folder, write_json, write_manifest
+from megatron.checkpointing.durable import sync_folder, write_json
+from megatron.checkpointing.folders import STATE, step_folder, temporary_folder
+from megatron.checkpointing.manifest import describe_file, write_manifest
+from megatron.checkpointing.tensor_file import TensorFile, write_tensor_file
 from megatron.errors import CheckpointError
 
 FILE_BYTES = 2 * 10**9
@@ -30,7 +30,7 @@ def write_from_tensors(
     final = step_folder(save, 0)
     if final.exists():
         raise CheckpointError(f"{final} exists already. Choose another folder, or remove it first.")
-    temporary = save / f".{final.name}.writing"
+    temporary = temporary_folder(final)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     files = dict(_write_weights(temporary, tensors, file_bytes))
@@ -65,7 +65,7 @@ def _write_weights(
 
 
 def _write_file(folder: Path, number: int, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    path = folder / f"weights-part{number:05d}.safetensors"
+    name_of_file = f"weights-part{number:05d}.safetensors"
     pieces = {
         name: {
             "name": name,
@@ -78,6 +78,4 @@ def _write_file(folder: Path, number: int, tensors: dict[str, Tensor]) -> tuple[
         }
         for name, tensor in tensors.items()
     }
-    save_file(tensors, path, metadata={"pieces": json.dumps(pieces)})
-    sync_file(path)
-    return path.name, describe_file(path)
+    return name_of_file, write_tensor_file(folder, TensorFile(name_of_file, tensors, pieces))
