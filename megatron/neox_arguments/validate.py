@@ -199,9 +199,14 @@ def precision_is_named_once(args: "NeoXArgs") -> Iterator[Complaint]:
     named = named_precisions(args)
     if len(set(named.values())) > 1:
         says = ", ".join(f"{key} says {precision}" for key, precision in named.items())
-        yield next(reversed(named)), f"more than one precision: {says}. Keep one of them."
+        blocks = " ".join(f"--set {key}=null" for key in named if key != "precision")
+        yield next(reversed(named)), f"more than one precision: {says}. Keep one of them ({blocks} drops the block)."
     if args.fp16 and args.fp16.fp16 is not None and args.fp16.fp16 != args.fp16.enabled:
-        yield "fp16", f"fp16.fp16 is {args.fp16.fp16} and fp16.enabled is {args.fp16.enabled}. Keep enabled only."
+        yield (
+            "fp16",
+            f"fp16.fp16 is {args.fp16.fp16} and fp16.enabled is {args.fp16.enabled}. Keep enabled only,"
+            " or drop the block: --set fp16=null.",
+        )
 
 
 def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:

@@ -45,7 +45,8 @@ def gradient_norm(engine: Any) -> float | None:
 
 def _check_device(args: NeoXArgs) -> None:
     if args.derived.precision == "fp16" and not torch.cuda.is_available():
+        drop_block = "--set fp16=null " if args.fp16 and args.fp16.enabled else ""
         raise SettingsError(
             "precision fp16 needs a GPU (CPUs lack fast half-precision arithmetic). "
-            "On this machine use --set precision=fp32, or bfloat16."
+            f"On this machine use {drop_block}--set precision=fp32, or bfloat16."
         )
