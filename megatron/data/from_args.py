@@ -154,8 +154,11 @@ class _Maker:
             seed=args.seed,
             cache=IndexCache(cache_folder(args.data_cache_path), logging.getLogger(__name__).info),
         )
-        batch_size = args.derived.train_batch_size
-        self.wanted = samples_to_build(args.train_iters or 0, args.eval_interval, args.eval_iters, batch_size)
+        derived = args.derived
+        iters, batch_size = derived.planned_iters or 0, derived.train_batch_size
+        self.wanted = samples_to_build(iters, args.eval_interval, args.eval_iters, batch_size)
+        if derived.planned_iters is not None:
+            self.wanted["train"] = derived.batch_plan.samples(iters)
         self.wanted |= dict.fromkeys(args.validation_sets or (), self.wanted["test"])
 
     def split_one(self, prefix: str) -> Datasets:

@@ -82,6 +82,7 @@ def obstacles(config: ModelConfig, decode_windows: tuple[int, ...] | None = None
             f"pos_emb {config.pos_emb}",
             "the exported model knows rotary, learned and none",
         ),
+        (config.mup is not None, "use_mup", "the exported model has no factors on embeddings, scores and logits"),
         (config.position_offset != 0, f"opt_pos_emb_offset {config.position_offset}", "positions start at 0"),
         (
             config.activation not in ACTIVATIONS and not config.mlp_gated,

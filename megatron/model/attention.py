@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from megatron.model.config import ModelConfig
-from megatron.model.initialisation import input_init, output_init
+from megatron.model.initialisation import hidden_init, output_init
 from megatron.model.micro_batch import MicroBatch
 from megatron.model.norms import HeadNorm
 from megatron.model.positions import alibi_slopes, apply_rotary
@@ -33,7 +33,7 @@ class Attention(nn.Module):
             f"{name}.query_key_value",
             config.hidden_size,
             (config.num_attention_heads + 2 * groups) * head_dim,
-            init=input_init(config),
+            init=hidden_init(config),
             bias=config.attention_bias,
             **common,
         )
@@ -66,6 +66,7 @@ class Attention(nn.Module):
                 key,
                 value,
                 batch.plans[self.layer],
+                scale=config.attention_scale,
                 alibi_slopes=self._alibi_slopes(query) if config.pos_emb == "alibi" else None,
                 positions=batch.alibi_positions,
                 path=config.attention_path,

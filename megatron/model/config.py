@@ -1,5 +1,6 @@
 """The few values a model is built from, and where they come from in the arguments."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 from megatron.errors import SettingsError
 from megatron.model.activations import GATED
 from megatron.model.rope_scaling import RopeScaling
+from megatron.neox_arguments.optimization import MupSettings
 from sepllm.attention.separators import separator_ids
 from sepllm.config import SepConfig
 
@@ -23,6 +25,7 @@ class ModelConfig:
     `separator_attention` as they are. end_of_document: id that ends a document, where attention stays within
     documents, or None. bipe_separators: ids that close a segment (bilevel positions), or None.
     activation: GPT-NeoX's names, and "gelu_pytorch_tanh" (transformers' name) for its fused gelu.
+    mup: factors by width (arXiv 2203.03466), or None.
     mlp_gated: the MLP is w2(act(w1 x) * w3 x), without biases. position_offset: added to learned positions.
     head_size: of one head, None for hidden_size / num_attention_heads. logits_soft_cap: c of c tanh(logits / c), or
     None. z_loss: weight of the squared log of the softmax's denominator in the training loss.
@@ -67,11 +70,29 @@ class ModelConfig:
     init_method: str = "normal"
     output_init_method: str = "scaled_normal"
     init_std: float = 0.02
+    mup: MupSettings | None = None
     seed: int = 1234
 
     @property
     def head_dim(self) -> int:
         return self.head_size or self.hidden_size // self.num_attention_heads
+
+    @property
+    def attention_scale(self) -> float | None:
+        """Factor on query-key products; None is the usual 1 / sqrt(head_dim), which muP meets at the base's width."""
+        if self.mup is None:
+            return None
+        return math.sqrt(self.mup.base_head_dim) / self.head_dim / self.mup.attention_temperature
+
+    @property
+    def embedding_multiplier(self) -> float:
+        """Factor on word embeddings."""
+        return self.mup.embedding_multiplier if self.mup else 1.0
+
+    @property
+    def logit_multiplier(self) -> float:
+        """Factor on logits."""
+        return 1 / (self.mup.width * self.mup.output_temperature) if self.mup else 1.0
 
     @property
     def rotary_dim(self) -> int:
@@ -182,6 +203,7 @@ def model_config_from_args(
         init_method=args.init_method,
         output_init_method=args.output_layer_init_method,
         init_std=args.init_method_std,
+        mup=derived.mup,
         seed=args.seed,
     )
 

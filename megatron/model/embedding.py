@@ -30,9 +30,10 @@ class WordEmbedding(VocabParallelEmbedding):
             seed=config.seed,
         )
         self.cap = config.logits_soft_cap
+        self.multiplier, self.logit_multiplier = config.embedding_multiplier, config.logit_multiplier
 
     def forward(self, x: LayerInput) -> LayerInput:
-        return x.with_hidden(self.lookup(x.batch.token_ids))
+        return x.with_hidden(scaled(self.lookup(x.batch.token_ids), self.multiplier))
 
 
 class PositionEmbedding(nn.Module):
@@ -88,17 +89,23 @@ class Head(nn.Module):
             seed=config.seed,
             bias=False,
         )
-        self.cap = config.logits_soft_cap
+        self.logit_multiplier, self.cap = config.logit_multiplier, config.logits_soft_cap
 
     def forward(self, x: LayerInput) -> LayerInput:
-        return x.with_hidden(soft_cap(self.final_linear(x.states), self.cap))
+        return x.with_hidden(soft_cap(self.final_linear(scaled(x.states, self.logit_multiplier)), self.cap))
 
 
 def tied_head(embedding: WordEmbedding, x: LayerInput) -> LayerInput:
     """Hidden states -> logits [batch, seq, vocab / tp] with the table of the word embedding."""
-    return x.with_hidden(soft_cap(parallel_logits(x.states, embedding.weight, embedding.tp), embedding.cap))
+    hidden = scaled(x.states, embedding.logit_multiplier)
+    return x.with_hidden(soft_cap(parallel_logits(hidden, embedding.weight, embedding.tp), embedding.cap))
 
 
 def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
     """Keep logits within +-cap, smoothly: cap * tanh(logits / cap) (Gemma 2, arXiv 2408.00118). Any shape."""
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def scaled(hidden: Tensor, factor: float) -> Tensor:
+    """hidden * factor, untouched where the factor is 1."""
+    return hidden if factor == 1.0 else hidden * factor

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from megatron.model.activations import activation_function
 from megatron.model.config import ModelConfig
-from megatron.model.initialisation import input_init, output_init
+from megatron.model.initialisation import hidden_init, output_init
 from megatron.mpu.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.mpu.parallel_state import TensorParallel
 
@@ -17,7 +17,7 @@ class PlainMLP(nn.Module):
     def __init__(self, config: ModelConfig, layer: int, tp: TensorParallel) -> None:
         super().__init__()
         name, width, inner = f"layers.{layer}.mlp", config.hidden_size, config.mlp_hidden_size
-        first, last = input_init(config), output_init(config)
+        first, last = hidden_init(config), output_init(config)
         common: dict[str, Any] = {"tp": tp, "seed": config.seed, "bias": config.mlp_bias}
         self.dense_h_to_4h = ColumnParallelLinear(f"{name}.dense_h_to_4h", width, inner, init=first, **common)
         self.dense_4h_to_h = RowParallelLinear(f"{name}.dense_4h_to_h", inner, width, init=last, **common)
@@ -41,7 +41,7 @@ class GatedMLP(nn.Module):
     def __init__(self, config: ModelConfig, layer: int, tp: TensorParallel) -> None:
         super().__init__()
         name, width, inner = f"layers.{layer}.mlp", config.hidden_size, config.mlp_hidden_size
-        first, last = input_init(config), output_init(config)
+        first, last = hidden_init(config), output_init(config)
         common: dict[str, Any] = {"tp": tp, "seed": config.seed, "bias": False}
         self.w1 = ColumnParallelLinear(f"{name}.w1", width, inner, init=first, **common)
         self.w2 = RowParallelLinear(f"{name}.w2", inner, width, init=last, **common)

@@ -13,8 +13,9 @@ from megatron.neox_arguments.fields.launch import LaunchArgs, ParallelArgs
 from megatron.neox_arguments.fields.model import BlockArgs, InitArgs, PositionArgs, SizeArgs
 from megatron.neox_arguments.fields.monitoring import MonitorArgs
 from megatron.neox_arguments.fields.no_effect import NoEffectArgs
+from megatron.neox_arguments.fields.optimization import LengthArgs, MupArgs, OptimizerArgs, ScheduleArgs
 from megatron.neox_arguments.fields.sepllm import BilevelArgs, SeparatorArgs, SoftmaxArgs
-from megatron.neox_arguments.fields.training import CheckpointArgs, OptimizerArgs, RecomputeArgs, RunArgs
+from megatron.neox_arguments.fields.training import CheckpointArgs, RecomputeArgs, RunArgs
 from megatron.neox_arguments.problems import Place
 from sepllm.config import SepConfig
 
@@ -29,9 +30,12 @@ GROUPS: dict[str, type[BaseModel]] = {
     "Tokenizer": TokenizerArgs,
     "Data": DataArgs,
     "Batch": BatchArgs,
-    "Optimizer and learning rate": OptimizerArgs,
+    "Length and batch ramp": LengthArgs,
+    "Optimizer": OptimizerArgs,
+    "Learning rate": ScheduleArgs,
+    "muP": MupArgs,
     "Precision": PrecisionArgs,
-    "Length and evaluation": RunArgs,
+    "Evaluation": RunArgs,
     "Checkpoints": CheckpointArgs,
     "Recomputation": RecomputeArgs,
     "Parallelism": ParallelArgs,
@@ -55,7 +59,10 @@ class NeoXArgs(
     TokenizerArgs,
     DataArgs,
     BatchArgs,
+    LengthArgs,
     OptimizerArgs,
+    ScheduleArgs,
+    MupArgs,
     PrecisionArgs,
     RunArgs,
     CheckpointArgs,

@@ -3,10 +3,10 @@
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.attention import AttentionSettings, derive_attention
 from megatron.neox_arguments.batch import solve_batch
-from megatron.neox_arguments.derived import Derived, OptimizerSettings
+from megatron.neox_arguments.batch_plan import batch_plan
+from megatron.neox_arguments.derived import Derived
 from megatron.neox_arguments.layout import Layout, derive_layout
-
-OPTIMIZERS = {"adam": "adamw", "adamw": "adamw", "sgd": "sgd"}
+from megatron.neox_arguments.optimization import mup_of, optimizer_of, samples_of, schedule_of
 
 
 def derive(args: NeoXArgs, world_size: int | None) -> Derived:
@@ -20,6 +20,8 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
     batch = solve_batch(
         args.train_batch_size, args.train_micro_batch_size_per_gpu, args.gradient_accumulation_steps, layout.dp_size
     )
+    plan = batch_plan(batch.total, batch.micro * batch.dp_size, args.rampup_batch_size)
+    train_samples = samples_of(args) if args.train_iters is None else plan.samples(args.train_iters)
     return Derived(
         world_size=layout.world_size,
         tp_size=layout.tp_size,
@@ -45,8 +47,12 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
         bipe_separators=attention.bipe_separators,
         init_tokens=attention.init_tokens,
         attention_path=attention.path,
-        optimizer=optimizer_of(args),
-        lr_decay_iters=args.lr_decay_iters or args.train_iters,
+        optimizer=optimizer_of(args, precision_of(args)),
+        mup=mup_of(args),
+        schedule=schedule_of(args),
+        batch_plan=plan,
+        train_samples=train_samples,
+        planned_iters=None if train_samples is None else plan.updates(train_samples),
         zero_stage=max(1, args.zero_optimization.stage) if args.zero_optimization else 1,
         checkpoint_factor=args.checkpoint_factor,
         checkpoint_scale=args.checkpoint_scale,
@@ -78,19 +84,3 @@ def grad_accum_dtype_of(args: NeoXArgs) -> str:
     if args.data_types and args.data_types.grad_accum_dtype:
         return args.data_types.grad_accum_dtype
     return "fp16" if precision_of(args) == "fp16" else "fp32"
-
-
-def optimizer_of(args: NeoXArgs) -> OptimizerSettings:
-    """Name and numbers; lr and weight_decay come from the flat key or the block, whichever is given."""
-    params = args.optimizer.params if args.optimizer else None
-    lr = args.lr if args.lr is not None else (params.lr if params else None)
-    block_decay = params.weight_decay if params else None
-    beta1, beta2 = params.betas if params else (0.9, 0.999)
-    return OptimizerSettings(
-        name=OPTIMIZERS.get(args.optimizer.type.lower() if args.optimizer else "adam", "adamw"),
-        lr=lr or 0.0,
-        betas=(beta1, beta2),
-        eps=params.eps if params else 1e-8,
-        weight_decay=block_decay if block_decay is not None else args.weight_decay,
-        momentum=params.momentum if params else 0.0,
-    )

@@ -2,17 +2,8 @@
 
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """The optimizer by name ("adamw" or "sgd") with its numbers. `lr` is the peak."""
-
-    name: str
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    momentum: float
+from megatron.neox_arguments.batch_plan import BatchPlan
+from megatron.neox_arguments.optimization import MupSettings, OptimizerSettings, ScheduleSettings
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,11 @@ class Derived:
     init_tokens: int
     attention_path: str
     optimizer: OptimizerSettings
-    lr_decay_iters: int | None
+    mup: MupSettings | None
+    schedule: ScheduleSettings
+    batch_plan: BatchPlan
+    train_samples: int | None
+    planned_iters: int | None
     zero_stage: int
     checkpoint_factor: int | None
     checkpoint_scale: str

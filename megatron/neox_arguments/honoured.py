@@ -24,7 +24,7 @@ _READ_BY = {
     "megatron/training": (
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
         "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers eval_interval "
-        "exit_interval log_interval train_iters eval_iters iteration save load keep_last_n_checkpoints "
+        "exit_interval log_interval train_iters train_epochs eval_iters iteration save load keep_last_n_checkpoints "
         "keep_checkpoints_every async_save auto_resume "
         "finetune no_load_optim no_load_rng no_save_optim no_save_rng log_dir tensorboard_dir use_wandb "
         "wandb_group wandb_team wandb_project wandb_host log_sample_hashes loss_average"
@@ -46,9 +46,16 @@ _READ_BY = {
     "derived.train_batch_size": "train_batch_size",
     "derived.micro_batch_size": "train_micro_batch_size_per_gpu",
     "derived.gradient_accumulation_steps": "gradient_accumulation_steps",
-    "derived.optimizer": "optimizer lr weight_decay",
-    "megatron/optim": "lr_decay_style min_lr warmup",
-    "derived.lr_decay_iters": "lr_decay_iters",
+    "derived.optimizer": "optimizer lr weight_decay weight_decay_embeddings use_bnb_optimizer",
+    "derived.mup": (
+        "use_mup mup_base_width mup_base_head_dim mup_init_scale mup_attn_temp mup_output_temp mup_embedding_mult"
+    ),
+    "megatron/optim": "lr_decay_style min_lr lr_wsd_decay_style",
+    "derived.schedule": (
+        "warmup lr_decay_iters lr_decay_tokens lr_warmup_iters lr_warmup_tokens lr_wsd_decay_iters lr_wsd_decay_tokens"
+    ),
+    "derived.batch_plan": "rampup_batch_size",
+    "derived.train_samples": "train_tokens",
     "derived.precision": "precision",
     "deepspeed_config()": (
         "fp16 bf16 data_types gradient_clipping zero_optimization steps_per_print wall_clock_breakdown "

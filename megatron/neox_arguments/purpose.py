@@ -7,8 +7,8 @@ from megatron.neox_arguments.arguments import NeoXArgs
 def check_for_training(args: NeoXArgs) -> None:
     """train.py: a length, data and a tokenizer. Raises SettingsError naming all that is missing."""
     missing = []
-    if args.train_iters is None:
-        missing.append("train_iters: 1000 (optimizer steps of the whole run)")
+    if args.train_iters is None and args.train_tokens is None and args.train_epochs is None:
+        missing.append("train_iters: 1000 (optimizer steps of the whole run), or train_tokens, or train_epochs")
     if not args.data_path and not args.train_data_paths:
         missing.append(
             "data_path: my_corpus_text_document (prefix of a .bin/.idx pair), or the three *_data_paths lists"

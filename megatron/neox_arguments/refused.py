@@ -26,7 +26,7 @@ _LAUNCHER = "it is set by the launcher for each process"
 _LOSS_SCALE = "the fp16 block holds the loss scale"
 _MOE = "mixture-of-experts layers are not part of this framework"
 _MAMBA = "Mamba layers are not part of this framework"
-_MUP = "muP is not part of this framework yet"
+_MUP_SHAPES = "the base model is named by its width, without a file of shapes"
 _ZERO = "it is read from the zero_optimization block"
 _PROFILE = "profiling is done from outside (py-spy, nsys profile)"
 
@@ -119,7 +119,6 @@ REFUSED: dict[str, Refused] = {
     "optimizer_type": Refused(
         "it is read from optimizer.type", "Use optimizer: {type: Adam} or {type: SGD}.", ("adam",)
     ),
-    "use_bnb_optimizer": Refused("the 8-bit optimizer is not built in", "Use optimizer: {type: Adam}."),
     "zero_stage": Refused(_ZERO, "Use zero_optimization: {stage: 1}.", ()),
     "zero_reduce_scatter": Refused(_ZERO, "Use zero_optimization: {reduce_scatter: true}.", ()),
     "zero_contiguous_gradients": Refused(_ZERO, "Use zero_optimization: {contiguous_gradients: true}.", ()),
@@ -174,16 +173,13 @@ REFUSED: dict[str, Refused] = {
     "checkpoint_in_cpu": Refused("recomputation keeps its one tensor per layer on the device"),
     "char_level_ppl": Refused("perplexity is per token", "lm_eval reports byte_perplexity."),
     # muP
-    "use_mup": Refused(_MUP),
-    "coord_check": Refused(_MUP),
-    "save_base_shapes": Refused(_MUP),
-    "base_shapes_file": Refused(_MUP, neutral=()),
-    "mup_init_scale": Refused(_MUP, neutral=(1.0, 1)),
-    "mup_attn_temp": Refused(_MUP, neutral=(1.0, 1)),
-    "mup_output_temp": Refused(_MUP, neutral=(1.0, 1)),
-    "mup_embedding_mult": Refused(_MUP, neutral=(1.0, 1)),
-    "mup_rp_embedding_mult": Refused(_MUP, neutral=(1.0, 1)),
-    "mup_width_scale": Refused(_MUP, neutral=(2,)),
+    "coord_check": Refused(
+        "the check is a test of the framework (tests/megatron/model/test_mup.py)", "Run that test with pytest."
+    ),
+    "save_base_shapes": Refused(_MUP_SHAPES, "Use mup_base_width: N."),
+    "base_shapes_file": Refused(_MUP_SHAPES, "Use mup_base_width: N.", neutral=()),
+    "mup_rp_embedding_mult": Refused("T5's relative bias is not built", neutral=(1.0, 1)),
+    "mup_width_scale": Refused(_MUP_SHAPES, "Use mup_base_width: N.", neutral=(2,)),
     # experts
     "expert_interval": Refused(_MOE, neutral=(2,)),
     "moe_top_k": Refused(_MOE, neutral=(1,)),

@@ -49,8 +49,8 @@ def _derived(args: NeoXArgs) -> str:
     ]
     tokens = derived.train_batch_size * args.seq_length
     rows.append(("tokens per step", f"{tokens:,}", "computed"))
-    if args.train_iters:
-        rows.append(("tokens in all", f"{tokens * args.train_iters:,}", "computed"))
+    if derived.train_samples:
+        rows.append(("tokens in all", f"{derived.train_samples * args.seq_length:,}", "computed"))
     return _table("Computed", rows)
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.neox_arguments.attention_rules import ATTENTION_RULES
 from megatron.neox_arguments.batch import divisors, solve_batch
+from megatron.neox_arguments.batch_plan import batch_plan
 from megatron.neox_arguments.data_rules import DATA_RULES
-from megatron.neox_arguments.derive import OPTIMIZERS, named_precisions
+from megatron.neox_arguments.derive import named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
 from megatron.neox_arguments.model_rules import MODEL_RULES
+from megatron.neox_arguments.optimization_rules import OPTIMIZATION_RULES
 from megatron.neox_arguments.refused import REFUSED
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def check_rules(args: "NeoXArgs", broken: set[str], world_size: int | None) -> l
     """All complaints of all rules."""
     view: Any = _View(args, broken)
     complaints: list[Complaint] = []
-    for rule in [*RULES, *ATTENTION_RULES]:
+    for rule in [*RULES, *ATTENTION_RULES, *OPTIMIZATION_RULES]:
         complaints += _run(rule, view)
     complaints += _run(lambda args: _layout_and_batch(args, world_size), view)
     return complaints
@@ -147,54 +149,6 @@ def tied_norm_needs_parallel_residual(args: "NeoXArgs") -> Iterator[Complaint]:
         )
 
 
-def learning_rate_is_given_once(args: "NeoXArgs") -> Iterator[Complaint]:
-    block = args.optimizer.params.lr if args.optimizer else None
-    if args.lr is None and block is None:
-        yield "optimizer", "no learning rate. Write optimizer: {type: Adam, params: {lr: 6.0e-4}}."
-    elif args.lr is not None and block is not None and args.lr != block:
-        yield "lr", f"lr {args.lr} and optimizer.params.lr {block} disagree. Keep one of them."
-
-
-def min_lr_is_below_peak(args: "NeoXArgs") -> Iterator[Complaint]:
-    peak = args.lr if args.lr is not None else (args.optimizer.params.lr if args.optimizer else None)
-    if peak is not None and args.min_lr > peak:
-        yield (
-            "min_lr",
-            f"min_lr {args.min_lr} is above the peak learning rate {peak}. Use a tenth of it: {peak / 10:g}.",
-        )
-
-
-def weight_decay_is_given_once(args: "NeoXArgs") -> Iterator[Complaint]:
-    block = args.optimizer.params.weight_decay if args.optimizer else None
-    if block is not None and "weight_decay" in args.model_fields_set and args.weight_decay != block:
-        yield (
-            "weight_decay",
-            (f"weight_decay {args.weight_decay} and optimizer.params.weight_decay {block} disagree. Keep one of them."),
-        )
-
-
-def optimizer_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.optimizer is None:
-        return
-    kind, given = args.optimizer.type, args.optimizer.params.model_fields_set
-    name = OPTIMIZERS.get(kind.lower())
-    if name is None:
-        yield "optimizer", f"optimizer.type {kind!r} is not built. Use Adam (weights decay as in AdamW) or SGD."
-    elif name == "adamw" and "momentum" in given:
-        yield "optimizer", f"optimizer.params.momentum belongs to SGD, not to {kind}. Use betas."
-    elif name == "sgd" and given & {"betas", "eps"}:
-        yield "optimizer", "optimizer.params.betas and eps belong to Adam, not to SGD. Use momentum."
-
-
-def schedule_comes_from_settings(args: "NeoXArgs") -> Iterator[Complaint]:
-    if args.use_checkpoint_lr_scheduler:
-        yield (
-            "use_checkpoint_lr_scheduler",
-            "the learning rate is a function of the step and the settings; a checkpoint holds no schedule."
-            " Give the checkpoint's lr, min_lr, warmup and lr_decay_iters.",
-        )
-
-
 def precision_is_named_once(args: "NeoXArgs") -> Iterator[Complaint]:
     named = named_precisions(args)
     if len(set(named.values())) > 1:
@@ -302,11 +256,16 @@ def _layout_and_batch(args: "NeoXArgs", world_size: int | None) -> Iterator[Comp
         yield "model_parallel_size", str(error)
         return
     try:
-        solve_batch(
+        batch = solve_batch(
             args.train_batch_size, args.train_micro_batch_size_per_gpu, args.gradient_accumulation_steps, layout.dp_size
         )
     except ValueError as error:
         yield "train_batch_size", str(error)
+        return
+    try:
+        batch_plan(batch.total, batch.micro * batch.dp_size, args.rampup_batch_size)
+    except ValueError as error:
+        yield "rampup_batch_size", str(error)
 
 
 def _nearest(choices: list[int], wanted: int) -> str:
@@ -329,11 +288,6 @@ RULES: list[Rule] = [
     rotary_width_is_even,
     positions_are_built,
     tied_norm_needs_parallel_residual,
-    learning_rate_is_given_once,
-    min_lr_is_below_peak,
-    weight_decay_is_given_once,
-    optimizer_is_built,
-    schedule_comes_from_settings,
     precision_is_named_once,
     gradient_sum_type_fits,
     zero_stage_is_built,

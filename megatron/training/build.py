@@ -1,10 +1,11 @@
 """Build the parts of a run from its settings: processes, tokenizer, data, model, engine."""
 
 import datetime
+import math
 
 import torch
 
-from megatron.data.from_args import datasets_from_args
+from megatron.data.from_args import DataSet, datasets_from_args
 from megatron.model.config import end_of_document_from_args, model_config_from_args, separator_ids_from_args
 from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState, initialize_parallel
@@ -30,7 +31,6 @@ def start_parallel(args: NeoXArgs) -> ParallelState:
 
 def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
     """Everything a run needs, nothing loaded yet. Data come first: their mistakes are the cheapest to find."""
-    assert args.train_iters is not None, "check_for_training has asked for it"
     reporter = Reporter(args, parallel)
     tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     datasets = datasets_from_args(args, tokenizer)
@@ -48,7 +48,8 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
     )
     engine = build_engine(args, module)
     seed_activations(args.seed, parallel)
-    return Run(
+    samples = _train_samples(args, datasets.train)
+    run = Run(
         args=args,
         parallel=parallel,
         reporter=reporter,
@@ -56,7 +57,20 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
         datasets=datasets,
         model_config=config,
         engine=engine,
-        schedule=schedule_from_args(args),
-        train_iters=args.train_iters,
+        schedule=schedule_from_args(args, samples),
+        train_iters=args.train_iters or 0,
+        train_samples=samples,
         saver=build_saver(args, parallel),
     )
+    run.plan_length()
+    return run
+
+
+def _train_samples(args: NeoXArgs, data: DataSet) -> int | None:
+    """Length of the run in samples; None where it is given in steps. An epoch is `data.num_samples` samples."""
+    if args.train_iters is not None:
+        return None
+    if args.train_epochs is not None:
+        return math.ceil(args.train_epochs * data.num_samples)
+    assert args.derived.train_samples is not None, "check_for_training has asked for a length"
+    return args.derived.train_samples

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import deepspeed
@@ -31,10 +32,18 @@ def build_engine(args: NeoXArgs, module: StageModule) -> Any:
     return engine
 
 
-def set_learning_rate(engine: Any, lr: float) -> None:
-    """Put `lr` into every parameter group (the schedule is ours, a pure function of the update number)."""
-    for group in engine.optimizer.optimizer.param_groups:
-        group["lr"] = lr
+@contextlib.contextmanager
+def batch_of(engine: Any, size: int) -> Iterator[None]:
+    """Inside, a step takes `size` sequences (the accumulation changes); outside, the batch of the settings."""
+    full = engine.train_batch_size()
+    if size == full:
+        yield
+        return
+    engine.set_train_batch_size(size)
+    try:
+        yield
+    finally:
+        engine.set_train_batch_size(full)
 
 
 def gradient_norm(engine: Any) -> float | None:

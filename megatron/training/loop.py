@@ -6,8 +6,9 @@ from contextlib import closing, suppress
 from typing import NoReturn
 
 from megatron.errors import CheckpointError, NumericsError, StopRequested, UserError
+from megatron.optim.optimizer import set_learning_rate
 from megatron.training.batches import EngineBatch, engine_batches
-from megatron.training.engine import set_learning_rate
+from megatron.training.engine import batch_of
 from megatron.training.evaluate import evaluate
 from megatron.training.meter import Meter
 from megatron.training.run import Run
@@ -74,10 +75,14 @@ def _train(run: Run) -> None:
 def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
     """One optimizer update over a global batch; returns its mean loss, the same on every rank."""
     state = run.state
-    set_learning_rate(run.engine, run.schedule.lr(state.iteration + 1))
-    loss = float(run.engine.train_batch(data_iter=batches))
+    size = run.args.derived.batch_plan.size_at(state.consumed_samples)
+    set_learning_rate(
+        run.engine.optimizer.optimizer, run.learning_rate(state.iteration + 1, state.consumed_samples + size)
+    )
+    with batch_of(run.engine, size):
+        loss = float(run.engine.train_batch(data_iter=batches))
     state.iteration += 1
-    state.consumed_samples += run.args.derived.train_batch_size
+    state.consumed_samples += size
     state.skipped = int(run.engine.skipped_steps)
     if not math.isfinite(loss):
         raise NumericsError(

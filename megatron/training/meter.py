@@ -36,13 +36,13 @@ class Meter:
         run, derived = self._run, self._run.args.derived
         steps = len(self._losses)
         seconds = max(time.monotonic() - self._start - self._idle, 1e-9) / steps
-        samples_per_second = derived.train_batch_size / seconds
+        samples_per_second = (run.state.consumed_samples - self._consumed) / steps / seconds
         kept = _kept(run)
         result = StepResult(
             iteration=run.state.iteration,
             train_iters=run.train_iters,
             loss=sum(self._losses) / steps,
-            lr=run.schedule.lr(run.state.iteration),
+            lr=run.learning_rate(run.state.iteration, run.state.consumed_samples),
             grad_norm=gradient_norm(run.engine),
             tokens_per_second=samples_per_second * run.args.seq_length,
             samples_per_second=samples_per_second,
@@ -62,6 +62,7 @@ class Meter:
     def _restart(self) -> None:
         self._losses: list[float] = []
         self._idle = 0.0
+        self._consumed = self._run.state.consumed_samples
         self._start = time.monotonic()
 
 

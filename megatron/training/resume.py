@@ -41,6 +41,7 @@ def load_run(run: Run) -> None:
     run.state.iteration = reader.iteration
     run.state.consumed_samples = int(reader.state["consumed_samples"])
     run.state.skipped = int(reader.state["skipped"])
+    run.plan_length()
     same_layout = reader.state["layout"] == layout(args)
     states = reader.rng(parallel.rank)
     if states is not None and same_layout and not args.no_load_rng:

@@ -28,4 +28,15 @@ class Run:
     schedule: Schedule
     train_iters: int
     saver: CheckpointSaver | None
+    train_samples: int | None = None  # where the length is given in tokens or epochs
     state: RunState = field(default_factory=RunState)
+
+    def learning_rate(self, iteration: int, samples: int) -> float:
+        """Of the update that is number `iteration` and after which `samples` samples are trained on."""
+        return self.schedule.lr(iteration if self.schedule.unit == "iters" else samples * self.args.seq_length)
+
+    def plan_length(self) -> None:
+        """`train_iters` from where the run stands: a length in samples may have been begun with another batch size."""
+        if self.train_samples is not None:
+            left = self.args.derived.batch_plan.updates(self.train_samples, self.state.consumed_samples)
+            self.train_iters = self.state.iteration + left

@@ -19,7 +19,7 @@ def say_what_runs(run: Run) -> None:
     separators = f", {len(rule.separators)} separators" if rule.separators else ""
     say(f"Attention: {rule.mode}, first {rule.init_tokens} tokens{separators}, windows {windows}")
     say(f"Data: {run.datasets.train.describe()}")
-    say(f"Steps {run.state.iteration} to {run.train_iters} of {args.seq_length} tokens x {derived.train_batch_size}")
+    say(f"Steps {run.state.iteration} to {run.train_iters} of {args.seq_length} tokens x {_batch(run)}")
     run.reporter.event(
         "resume" if run.state.iteration else "start",
         iteration=run.state.iteration,
@@ -27,3 +27,11 @@ def say_what_runs(run: Run) -> None:
         layout={"pipeline": derived.pp_size, "tensor": derived.tp_size, "data": derived.dp_size},
         data=run.datasets.train.fingerprint,
     )
+
+
+def _batch(run: Run) -> str:
+    plan = run.args.derived.batch_plan
+    if not plan.ramp_samples:
+        return str(plan.full)
+    present = plan.size_at(run.state.consumed_samples)
+    return f"{present}, {plan.increment} more at a time up to {plan.full} at sample {plan.ramp_samples:,}"

@@ -8,23 +8,28 @@ from megatron.neox_arguments.fields.base import AnyCase, Group, NotNegative, Pos
 
 
 class OptimizerParams(Group):
-    """Numbers of the optimizer."""
+    """Numbers of the optimizer. A number that the chosen optimizer does not have is refused."""
 
     lr: float | None = Field(None, gt=0, description="Peak learning rate.")
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
-        [0.9, 0.999], description="Decay rates of the running mean and mean square of the gradient."
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="Decay rates of the running averages; default [0.9, 0.999], Lion [0.9, 0.99]."
     )
     eps: float = Field(1e-8, gt=0, description="Added to the root of the mean square.")
     weight_decay: float | None = Field(
         None, ge=0, description="The same as the flat key weight_decay; give one of them."
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of SGD.")
+    adam_w_mode: bool = Field(True, description="Adam: false adds the decay to the gradient (L2) instead.")
+    momentum: float | None = Field(None, ge=0, lt=1, description="SGD (default 0) and Muon (default 0.95).")
+    nesterov: bool = Field(True, description="Muon: step from the momentum one gradient ahead.")
+    ns_steps: Annotated[int, Field(ge=1, le=20)] = Field(5, description="Muon: Newton-Schulz iterations.")
+    beta2_decay: float = Field(-0.8, lt=0, description="Adafactor: the mean square forgets by step to this power.")
+    clip_threshold: float = Field(1.0, gt=0, description="Adafactor: largest root mean square of an update.")
 
 
 class OptimizerBlock(Group):
     """`{type: Adam, params: {lr: 6e-4, betas: [0.9, 0.95], eps: 1e-8}}`."""
 
-    type: str = Field("Adam", description="Adam or AdamW (both decay weights as AdamW does), or SGD.")
+    type: str = Field("Adam", description="Adam, AdamW, AdamW8bit, Lion, SGD, Muon or Adafactor.")
     params: OptimizerParams = Field(
         default_factory=lambda: OptimizerParams.model_validate({}), description="Its numbers."
     )

@@ -1,34 +1,15 @@
-"""Optimizer, learning rate, length of the run, evaluation, checkpoints, recomputation."""
+"""Evaluation, checkpoints, recomputation."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from megatron.neox_arguments.fields.base import AnyCase, Count, Fraction, Group, NotNegative, Positive
-from megatron.neox_arguments.fields.blocks import OptimizerBlock
-
-
-class OptimizerArgs(Group):
-    """Optimizer and learning rate."""
-
-    optimizer: OptimizerBlock | None = Field(None, description="type and params (lr, betas, eps).")
-    lr: float | None = Field(None, gt=0, description="Peak learning rate; the same as optimizer.params.lr.")
-    weight_decay: NotNegative = Field(0.1, description="Weight decay; norms and biases are left out.")
-    lr_decay_style: Annotated[Literal["constant", "linear", "cosine", "exponential"], AnyCase] = Field(
-        "linear", description="Shape of the learning rate after warm-up."
-    )
-    lr_decay_iters: Positive | None = Field(None, description="Steps until min_lr is reached; default train_iters.")
-    min_lr: NotNegative = Field(0.0, description="Floor of the learning rate.")
-    warmup: Fraction = Field(0.01, description="Share of lr_decay_iters spent rising to the peak.")
-    use_checkpoint_lr_scheduler: bool = Field(
-        False, description="On resume, the saved schedule replaces the settings' one."
-    )
+from megatron.neox_arguments.fields.base import AnyCase, Count, Group, Positive
 
 
 class RunArgs(Group):
-    """How long, and what happens on the way."""
+    """What happens on the way."""
 
-    train_iters: Count | None = Field(None, description="Optimizer steps of the whole run.")
     eval_interval: Positive = Field(1000, description="Steps between evaluations.")
     eval_iters: Count = Field(100, description="Batches per evaluation; 0 switches it off.")
     exit_interval: Positive | None = Field(None, description="Stop after a save when the step is a multiple of this.")

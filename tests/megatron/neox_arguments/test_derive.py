@@ -2,6 +2,8 @@
 
 import pytest
 
+from megatron.optim.schedule import schedule_from_args
+
 
 def test_sizes_of_the_model(load):
     derived = load().derived
@@ -52,8 +54,10 @@ def test_save_steps(load):
 
 
 def test_the_schedule_lasts_as_long_as_the_run(load):
-    assert load(train_iters=10).derived.lr_decay_iters == 10
-    assert load(train_iters=10, lr_decay_iters=20).derived.lr_decay_iters == 20
+    assert schedule_from_args(load(train_iters=10)).end == 10
+    assert schedule_from_args(load(train_iters=10, lr_decay_iters=20)).end == 20
+    assert schedule_from_args(load(train_tokens=1000)).end == 1024  # eight whole sequences
+    assert schedule_from_args(load(train_epochs=2), train_samples=100).end == 12_800
 
 
 def test_zero_stage_0_runs_as_1(load):

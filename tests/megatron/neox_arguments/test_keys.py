@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox_arguments import attention_rules, validate
+from megatron.neox_arguments import attention_rules, optimization_rules, validate
 from megatron.neox_arguments.aliases import ALIASES
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.derived import Derived
@@ -31,6 +31,18 @@ OURS = {"separators", "attention_path", "timeout_minutes", "USE_FIXED_SEP_INTERV
     "loss_average",
     "validation_sets",
     "validation_label_sets",
+    "train_tokens",
+    "train_epochs",
+    "rampup_batch_size",
+    "weight_decay_embeddings",
+    "lr_decay_tokens",
+    "lr_warmup_iters",
+    "lr_warmup_tokens",
+    "lr_wsd_decay_iters",
+    "lr_wsd_decay_tokens",
+    "lr_wsd_decay_style",
+    "mup_base_width",
+    "mup_base_head_dim",
 }
 OURS |= {"head_dim", "use_bias_in_attn_dense", "use_bias_in_mlp", "rope_scaling", "logits_soft_cap", "z_loss"}
 OURS |= {"attention_logits_soft_cap"}
@@ -139,7 +151,10 @@ def test_honoured_keys_are_read_where_the_table_says(key):
 
 @pytest.mark.parametrize("key", [key for key, kind in KEYS.items() if isinstance(kind, Restricted)])
 def test_restricted_keys_have_their_rule(key):
-    rules = {rule.__name__: rule for rule in [*validate.RULES, *attention_rules.ATTENTION_RULES]}
+    rules = {
+        rule.__name__: rule
+        for rule in [*validate.RULES, *attention_rules.ATTENTION_RULES, *optimization_rules.OPTIMIZATION_RULES]
+    }
     assert key in rules[KEYS[key].rule].__code__.co_names
 
 
