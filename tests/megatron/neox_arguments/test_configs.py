@@ -130,7 +130,7 @@ def test_a_sample_is_what_its_name_says(name):
     derived, size = args.derived, "1.4b" if "1.4b" in name else "160m"
     shape = (args.num_layers, args.hidden_size, args.num_attention_heads, args.optimizer.params.lr, args.min_lr)
     assert shape == {"160m": (12, 768, 12, 6e-4, 6e-5), "1.4b": (24, 2048, 32, 2e-4, 2e-5)}[size]
-    assert (args.seq_length, args.rotary_pct, args.train_iters, derived.lr_decay_iters) == (2048, 0.25, 143000, 143000)
+    assert (args.seq_length, args.rotary_pct, args.train_iters, args.lr_decay_iters) == (2048, 0.25, 143000, 143000)
     assert (derived.train_batch_size, args.warmup, args.lr_decay_style) == (1024, 0.01, "cosine")
     assert (derived.optimizer.betas, args.weight_decay, args.gradient_clipping) == ((0.9, 0.95), 0.1, 1.0)
     assert args.gpt_j_residual and args.no_weight_tying and args.bias_gelu_fusion and args.checkpoint_activations
