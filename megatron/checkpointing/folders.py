@@ -87,8 +87,10 @@ def restore_replaced(save: Path) -> list[Path]:
     return restored
 
 
-def weights_file(pp_rank: int, tp_rank: int) -> str:
-    return f"weights-pp{pp_rank:03d}-tp{tp_rank:03d}.safetensors"
+def weights_file(pp_rank: int, tp_rank: int, dp_rank: int) -> str:
+    """Data rank 0 holds all weights of its stage; under ZeRO-3 each data rank has a part of them."""
+    part = f"-dp{dp_rank:04d}" if dp_rank else ""
+    return f"weights-pp{pp_rank:03d}-tp{tp_rank:03d}{part}.safetensors"
 
 
 def optimizer_file(pp_rank: int, tp_rank: int, dp_rank: int) -> str:

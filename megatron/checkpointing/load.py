@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from megatron.checkpointing.optimizer_state import MASTER, fragments, load_masters_from_model, prepare_state
+from megatron.checkpointing.partitions import set_values
 from megatron.checkpointing.reader import CheckpointReader
 from megatron.errors import CheckpointError
 from megatron.mpu.parallel_state import ParallelState
@@ -19,8 +20,7 @@ def load_weights(reader: CheckpointReader, parameters: list[torch.nn.Parameter],
     checkpoint that no stage asks for are found by `check_complete`.
     """
     for parameter in parameters:
-        with torch.no_grad():
-            parameter.copy_(_local_part(reader.weight(shard_of(parameter).name), parameter, reader, parallel))
+        set_values(parameter, _local_part(reader.weight(shard_of(parameter).name), parameter, reader, parallel))
 
 
 def load_optimizer(
@@ -68,5 +68,5 @@ def _local_part(
         )
     if shard.dim is None:
         return value
-    size = parameter.shape[shard.dim]
+    size = shard.local_shape(parallel.tp.size)[shard.dim]
     return value.narrow(shard.dim, parallel.tp.rank * size, size)

@@ -90,7 +90,7 @@ class _Piece:
     dim: int | None  # axis cut by tensor parallelism; None = whole
     dim_start: int
     dim_size: int
-    flat_start: int  # first element of the flattened part; weights are always whole (0)
+    flat_start: int  # first element of the flattened part; above 0 for what data ranks share
 
 
 class CheckpointReader:

@@ -1,6 +1,6 @@
 """Do ranks that hold the same weight hold the same values? Asked at each save, before a drifted copy is kept.
 
-Data-parallel ranks share all weights, tensor ranks the whole ones (norms, some biases), pipeline ends tied ones.
+Data-parallel ranks share all weights (but not under ZeRO-3), tensor ranks the whole ones (norms, some biases), pipeline ends tied ones.
 """
 
 from collections import Counter, defaultdict
@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 import torch
 from torch import Tensor
 
+from megatron.checkpointing.partitions import own_stretch, own_values
 from megatron.checkpointing.together import Together
 from megatron.errors import NumericsError
 from megatron.mpu.parallel_state import ParallelState
@@ -24,12 +25,13 @@ def check_replicas(parameters: list[torch.nn.Parameter], parallel: ParallelState
     own = {}
     for parameter in parameters:
         shard = shard_of(parameter)
-        own[shard.name, parallel.tp.rank if shard.dim is not None else None] = checksum(parameter)
-    holders: dict[tuple[str, int | None], dict[int, int]] = defaultdict(dict)
+        part = parallel.tp.rank if shard.dim is not None else None
+        own[shard.name, part, own_stretch(parameter).start] = checksum(own_values(parameter))
+    holders: dict[tuple[str, int | None, int], dict[int, int]] = defaultdict(dict)
     for rank, sums in enumerate(Together.of(parallel).gather(own)):
         for key, value in sums.items():
             holders[key][rank] = value
-    for (name, _), by_rank in holders.items():
+    for (name, *_), by_rank in holders.items():
         if len(set(by_rank.values())) > 1:
             raise NumericsError(_complaint(name, by_rank))
 

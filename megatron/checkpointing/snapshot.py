@@ -1,7 +1,7 @@
 """What this rank owes to a checkpoint: its tensors by file, each with its place in the global tensor.
 
 Each value is written once: replicated tensors by tensor rank 0, tied copies by their first stage, weights by data
-rank 0, optimizer slices by the rank that keeps them.
+rank 0 (under ZeRO-3 by each data rank its part), optimizer slices by the rank that keeps them.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from megatron.checkpointing.folders import optimizer_file, rng_file, weights_file
 from megatron.checkpointing.optimizer_state import fragments
+from megatron.checkpointing.partitions import is_partitioned, own_stretch, own_values
 from megatron.checkpointing.tensor_file import TensorFile
 from megatron.mpu.parallel_state import ParallelState
 from megatron.mpu.shard import shard_of
@@ -27,17 +28,18 @@ def rank_files(
 ) -> list[TensorFile]:
     """The files of this rank. The tensors are views of the live ones: write them, or copy them, before training on.
 
-    parameters: this rank's, each with `.shard`; optimizer: DeepSpeed's ZeRO-1/bf16 optimizer or None.
+    parameters: this rank's, each with `.shard`; optimizer: DeepSpeed's ZeRO optimizer or None.
     rng: generator states of this rank (uint8 tensors); without any there is no file.
     """
     files = []
     owned = [parameter for parameter in parameters if _owns(parameter, parallel)]
-    if parallel.dp_rank == 0:
+    held = [p for p in owned if (is_partitioned(p) or parallel.dp_rank == 0) and own_stretch(p).numel]
+    if held:
         files.append(
             TensorFile(
-                weights_file(parallel.pp_rank, parallel.tp.rank),
-                {shard_of(p).name: p.detach() for p in owned},
-                {shard_of(p).name: piece_of(p, "weight", 0, parallel) for p in owned},
+                weights_file(parallel.pp_rank, parallel.tp.rank, parallel.dp_rank),
+                {shard_of(p).name: own_values(p) for p in held},
+                {shard_of(p).name: piece_of(p, "weight", own_stretch(p).start, parallel) for p in held},
             )
         )
     if optimizer is not None:
@@ -85,7 +87,7 @@ class HostCopies:
 def piece_of(parameter: torch.nn.Parameter, kind: str, flat_start: int, parallel: ParallelState) -> dict[str, Any]:
     """Where a rank's tensor lies: its part along `dim`, and from which value on in that part, flattened."""
     shard = shard_of(parameter)
-    size = 0 if shard.dim is None else parameter.shape[shard.dim]
+    size = 0 if shard.dim is None else shard.local_shape(parallel.tp.size)[shard.dim]
     return {
         "name": shard.name,
         "kind": kind,

@@ -6,7 +6,6 @@ makes its own attention plans from the ids.
 
 import contextlib
 import io
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,17 +13,15 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.pipe.module import LayerSpec, PipelineModule, TiedLayerSpec
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from megatron.model.attention_counter import AttentionCounter
 from megatron.model.config import ModelConfig, check_layout
 from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
 from megatron.model.loss import weighted_loss
-from megatron.model.micro_batch import LayerInput, MicroBatch, micro_batch
+from megatron.model.micro_batch import micro_batch
+from megatron.model.segments import segments
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
-from sepllm.attention.statistics import attention_counts
-
-Layer = Callable[[LayerInput], LayerInput]
 
 
 def pipeline_module(
@@ -53,7 +50,6 @@ class StageModule(PipelineModule):
         self, config: ModelConfig, parallel: ParallelState, recompute_every: int, partition_method: str
     ) -> None:
         self.config = config
-        self.recompute_every = recompute_every
         super().__init__(
             layers=_layer_specs(config, parallel.tp),
             topology=parallel.topology,
@@ -62,56 +58,22 @@ class StageModule(PipelineModule):
         )
         numbers = (f.attention.layer for f in self.forward_funcs if isinstance(f, TransformerLayer))
         self.layer_numbers = tuple(numbers)
-        device = get_accelerator().device_name(self.local_rank)
-        self._counts = torch.zeros(config.num_layers, 4, dtype=torch.float64, device=device)
+        self._segments = tuple(segments(self.forward_funcs, config, recompute_every))
+        self._counter = AttentionCounter(config.num_layers, get_accelerator().device_name(self.local_rank))
 
     def forward(self, forward_input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """First stage: token ids. Others: (hidden, token ids). The last returns logits [b, s, vocab / tp]."""
-        hidden, token_ids = (None, forward_input) if torch.is_tensor(forward_input) else forward_input
+        hidden, token_ids = (forward_input,) * 2 if torch.is_tensor(forward_input) else forward_input
         batch = micro_batch(self.config, token_ids, self.layer_numbers)
         if self.training:
-            self._count(batch)
-        x = LayerInput(hidden, batch)
-        for layers, recompute in self._segments():
-            x = self._recomputed(layers, x) if recompute else _run(layers, x)
-        return x.states if self.stage_id == self.num_stages - 1 else (x.states, token_ids)
+            self._counter.count(batch)
+        for segment in self._segments:
+            hidden = segment(hidden, batch=batch)
+        return hidden if self.stage_id == self.num_stages - 1 else (hidden, token_ids)
 
     def pop_attention_counts(self) -> Tensor:
-        """float64 [num_layers, 4] since the last call; 0 for other stages' layers.
-
-        Kept and causal query-key pairs; keys that the last tokens of the rows see, and those of full attention.
-        Training counts, evaluation does not; nothing waits for the device.
-        """
-        counts, self._counts = self._counts, torch.zeros_like(self._counts)
-        return counts
-
-    def _count(self, batch: MicroBatch) -> None:
-        if not self.layer_numbers:
-            return
-        rows = torch.stack([attention_counts(batch.plans[layer]) for layer in self.layer_numbers])
-        self._counts[self.layer_numbers[0] : self.layer_numbers[-1] + 1] += rows
-
-    def _segments(self) -> list[tuple[list[Layer], bool]]:
-        """The stage's layers in runs: (layers, whether backward recomputes them)."""
-        every = self.recompute_every if self.training else 0
-        segments: list[tuple[list[Layer], bool]] = []
-        for layer in self.forward_funcs:
-            recompute = every > 0 and isinstance(layer, TransformerLayer)
-            if segments and recompute and segments[-1][1] and len(segments[-1][0]) < every:
-                segments[-1][0].append(layer)
-            else:
-                segments.append(([layer], recompute))
-        return segments
-
-    def _recomputed(self, layers: list[Layer], x: LayerInput) -> LayerInput:
-        random = self.config.hidden_dropout > 0 or self.config.attention_dropout > 0
-        hidden = checkpoint(
-            lambda states: _run(layers, x.with_hidden(states)).states,
-            x.states,
-            use_reentrant=False,
-            preserve_rng_state=random,
-        )
-        return x.with_hidden(hidden)
+        """float64 [num_layers, 4] since the last call (see AttentionCounter); 0 for other stages' layers."""
+        return self._counter.pop()
 
     def _count_layer_params(self) -> list[int]:
         # For partition_method "parameters". The stock method builds every layer for real to count it.
@@ -128,9 +90,3 @@ def _layer_specs(config: ModelConfig, tp: TensorParallel) -> list[Any]:
         head = TiedLayerSpec("word_embeddings", WordEmbedding, config, tp, forward_fn=tied_head)
         return [words, *specs, head]
     return [LayerSpec(WordEmbedding, config, tp), *specs, LayerSpec(Head, config, tp)]
-
-
-def _run(layers: list[Layer], x: LayerInput) -> LayerInput:
-    for layer in layers:
-        x = layer(x)
-    return x

@@ -11,8 +11,9 @@ _NEVER = 10**12
 def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
     """DeepSpeed's settings for one engine.
 
-    ZeRO is always stage 1: stage 0 clips the gradient wrongly under the pipeline in fp32 and starts Adam at step 2 in
-    16 bit (DeepSpeed 0.19). bf16 sums gradients in fp32. validate.py keeps deepspeed_extra_args from clashing.
+    ZeRO 0 runs as 1: stage 0 clips the gradient wrongly under the pipeline in fp32 and starts Adam at step 2 in
+    16 bit (DeepSpeed 0.19). bf16 sums gradients in fp32, also between ranks under stages 2 and 3.
+    validate.py keeps deepspeed_extra_args from clashing.
     """
     derived = args.derived
     config: dict[str, Any] = {
@@ -34,6 +35,9 @@ def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
         block = args.fp16.model_dump(exclude={"fp16", "type"}) if args.fp16 else {}
         config["fp16"] = {**block, "enabled": True}
         config["data_types"] = {"grad_accum_dtype": derived.grad_accum_dtype}
+    if derived.zero_stage >= 2 and derived.grad_accum_dtype == "fp32":
+        # Without it a sum in fp32 is rounded to 16 bits each time it is reduced.
+        config["communication_data_type"] = "fp32"
     if args.comms_logger:
         config["comms_logger"] = args.comms_logger
     return {**config, **(args.deepspeed_extra_args or {})}

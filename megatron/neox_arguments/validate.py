@@ -180,11 +180,11 @@ def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:
 
 def zero_stage_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
     block = args.zero_optimization
-    if block and block.stage >= 2:
+    if block and block.stage >= 2 and args.pipe_parallel_size > 1:
         yield (
             "zero_optimization",
-            f"stage {block.stage} does not work with DeepSpeed's pipeline engine, which runs every model here."
-            " Use stage: 1 and more pipeline or tensor ranks.",
+            f"stage {block.stage} does not work with DeepSpeed's pipeline engine (pipe_parallel_size"
+            f" {args.pipe_parallel_size}). Use stage: 1, or pipe_parallel_size: 1.",
         )
     for key in ("cpu_offload", "elastic_checkpoint"):
         if block and getattr(block, key):

@@ -7,7 +7,6 @@ import torch
 
 from megatron.data.from_args import DataSet, datasets_from_args
 from megatron.model.config import end_of_document_from_args, model_config_from_args, separator_ids_from_args
-from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState, initialize_parallel
 from megatron.mpu.random import seed_activations
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -40,13 +39,7 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
         separator_ids_from_args(args, tokenizer),
         end_of_document_from_args(args, tokenizer),
     )
-    module = pipeline_module(
-        config,
-        parallel,
-        recompute_every=args.checkpoint_num_layers if args.checkpoint_activations else 0,
-        partition_method=args.pipe_partition_method,
-    )
-    engine = build_engine(args, module)
+    engine = build_engine(args, config, parallel)
     seed_activations(args.seed, parallel)
     samples = _train_samples(args, datasets.train)
     run = Run(

@@ -1,39 +1,93 @@
-"""Stock DeepSpeed pipeline engine over our stages: one code path for any number of stages, 1 included."""
+"""What the training loop asks of an engine, and which engine a run gets.
+
+DeepSpeed's PipelineEngine trains stages with ZeRO-1; its plain engine trains the whole model with ZeRO-2 and 3.
+"""
 
 import contextlib
 import io
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import deepspeed
 import torch
 
 from megatron.errors import SettingsError
-from megatron.model.stages import StageModule
+from megatron.model.config import ModelConfig
+from megatron.model.stages import pipeline_module
+from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import deepspeed_config
 from megatron.optim.optimizer import build_optimizer
+from megatron.training.batches import EngineBatch
+from megatron.training.zero_engine import ZeroEngine, whole_model
 
 
-def build_engine(args: NeoXArgs, module: StageModule) -> Any:
-    """A DeepSpeed PipelineEngine that trains `module` with ZeRO-1 in the precision of the settings."""
+class Engine(Protocol):
+    """One model, its optimizer and its gradients, over all ranks. DeepSpeed's PipelineEngine has just these.
+
+    module: has `pop_attention_counts()` and `.parameters()`, each with a `.shard`.
+    optimizer: DeepSpeed's ZeRO optimizer; `.optimizer` is the torch optimizer inside.
+    """
+
+    module: Any
+    optimizer: Any
+    device: torch.device
+
+    @property
+    def skipped_steps(self) -> int:
+        """Updates left out since the start because fp16 gradients overflowed."""
+
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-batches per data rank and update."""
+
+    def train_batch_size(self) -> int:
+        """Sequences per update."""
+
+    def set_train_batch_size(self, train_batch_size: int) -> None:
+        """Sequences per update from now on, by another accumulation."""
+
+    def train_batch(self, data_iter: Iterator[EngineBatch]) -> Any:
+        """One update over accumulation x data ranks; the mean loss of the global batch, the same on every rank."""
+
+    def eval_batch(
+        self, data_iter: Iterator[EngineBatch], *, reduce_output: None, bcast_loss: bool, num_micro_batches: int
+    ) -> list[Tensor]:
+        """The loss of each micro-batch of this data rank, without gradients; known to the last stage only."""
+
+    def get_global_grad_norm(self) -> Any:
+        """Norm of the last update's gradient over all ranks, before clipping; None before the first."""
+
+
+def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -> Engine:
+    """An engine that trains the model of `config` in the precision and with the ZeRO stage of the settings."""
     _check_device(args)
     talkative = args.wall_clock_breakdown or args.dump_state or args.comms_logger is not None
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if talkative else logging.WARNING)
+    recompute_every = args.checkpoint_num_layers if args.checkpoint_activations else 0
+    settings = deepspeed_config(args)
+    if args.derived.zero_stage >= 2:
+        module: torch.nn.Module = whole_model(config, parallel, recompute_every, settings)
+        mpu = parallel.grid
+    else:
+        module = pipeline_module(
+            config, parallel, recompute_every=recompute_every, partition_method=args.pipe_partition_method
+        )
+        mpu = None  # the pipeline module brings its own
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimizer prints memory use line by line
         engine, _, _, _ = deepspeed.initialize(
             model=module,
             optimizer=build_optimizer(args.derived.optimizer, parameters),
-            config=deepspeed_config(args),
+            config=settings,
+            mpu=mpu,
             dist_init_required=False,
         )
-    return engine
+    return ZeroEngine(engine, parallel) if args.derived.zero_stage >= 2 else engine
 
 
 @contextlib.contextmanager
-def batch_of(engine: Any, size: int) -> Iterator[None]:
+def batch_of(engine: Engine, size: int) -> Iterator[None]:
     """Inside, a step takes `size` sequences (the accumulation changes); outside, the batch of the settings."""
     full = engine.train_batch_size()
     if size == full:
@@ -46,7 +100,7 @@ def batch_of(engine: Any, size: int) -> Iterator[None]:
         engine.set_train_batch_size(full)
 
 
-def gradient_norm(engine: Any) -> float | None:
+def gradient_norm(engine: Engine) -> float | None:
     """Global gradient norm of the last update before clipping, over all ranks."""
     norm = engine.get_global_grad_norm()
     return None if norm is None else float(norm)

@@ -10,9 +10,10 @@ from megatron.monitor.set_loss import SetLoss
 from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.training.batches import summing_batches
+from megatron.training.engine import Engine
 
 
-def evaluate(engine: Any, name: str, data: DataSet, args: NeoXArgs, parallel: ParallelState) -> SetLoss:
+def evaluate(engine: Engine, name: str, data: DataSet, args: NeoXArgs, parallel: ParallelState) -> SetLoss:
     """The mean over all tokens that count, of up to `eval_iters` global batches; a smaller set is read once.
 
     Every sample counts once whatever the layout and the micro-batch: the last, partial batch is filled with rows of

@@ -1,7 +1,6 @@
 """What a training run consists of, once everything is built; passed to the functions that work on it."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from megatron.checkpointing.saver import CheckpointSaver
 from megatron.data.from_args import Datasets
@@ -10,6 +9,7 @@ from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.optim.schedule import Schedule
 from megatron.tokenizer.tokenizer import Tokenizer
+from megatron.training.engine import Engine
 from megatron.training.reporter import Reporter
 from megatron.training.state import RunState
 
@@ -24,7 +24,7 @@ class Run:
     tokenizer: Tokenizer
     datasets: Datasets
     model_config: ModelConfig
-    engine: Any  # deepspeed.runtime.pipe.engine.PipelineEngine, which has no types
+    engine: Engine
     schedule: Schedule
     train_iters: int
     saver: CheckpointSaver | None

@@ -62,7 +62,10 @@ class ZeroBlock(Group):
     """DeepSpeed's zero_optimization block."""
 
     stage: int = Field(
-        1, ge=0, le=3, description="1: optimizer state is spread over the data-parallel ranks. 0 runs as 1."
+        1,
+        ge=0,
+        le=3,
+        description="Spread over the data-parallel ranks: 1 optimizer state, 2 gradients too, 3 weights too. 0 is 1.",
     )
     allgather_partitions: bool = Field(True, description="Collect updated weights by all-gather.")
     allgather_bucket_size: Size = Field(500_000_000, description="Elements gathered at once.")

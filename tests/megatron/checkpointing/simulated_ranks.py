@@ -25,7 +25,7 @@ def write_simulated(save: Path, tensors: Tensors, *, tp: int, dp: int, iteration
         for dp_rank in range(dp):
             parallel = ParallelState(tp=TensorParallel(rank=tp_rank, size=tp), dp_rank=dp_rank, dp_size=dp)
             for file in rank_files(parameters, None, {}, parallel, masters=False):
-                assert file.name == weights_file(0, tp_rank)
+                assert file.name == weights_file(0, tp_rank, 0)
                 write_tensor_file(folder, file)
             _write_moments(folder, parameters, parallel)
     write_json(folder / STATE, {"iteration": iteration})

@@ -37,7 +37,7 @@ BREAKING = [
         {"fp16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}, "pipe_parallel_size": 2},
         ["tied embedding", "no_weight_tying"],
     ),
-    ("zero_stage_is_built", {"zero_optimization": {"stage": 2}}, ["stage 2", "stage: 1"]),
+    ("zero_stage_is_built", {"zero_optimization": {"stage": 2}, "pipe_parallel_size": 2}, ["stage 2", "stage: 1"]),
     ("zero_stage_is_built", {"zero_optimization": {"stage": 1, "cpu_offload": True}}, ["cpu_offload"]),
     ("extra_entries_do_not_clash", {"deepspeed_extra_args": {"bf16": {"enabled": True}}}, ["bf16 is set by"]),
     ("extra_entries_do_not_clash", {"deepspeed_extra_args": {"amp": {"enabled": True}}}, ["amp: Apex"]),
