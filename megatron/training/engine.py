@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
+from torch import Tensor
 
 from megatron.errors import SettingsError
 from megatron.model.config import ModelConfig
