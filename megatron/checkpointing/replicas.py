@@ -1,6 +1,7 @@
 """Do ranks that hold the same weight hold the same values? Asked at each save, before a drifted copy is kept.
 
-Data-parallel ranks share all weights (but not under ZeRO-3), tensor ranks the whole ones (norms, some biases), pipeline ends tied ones.
+Data-parallel ranks share all weights (not under ZeRO-3), tensor ranks the whole ones (norms, some biases), pipeline
+ends tied ones.
 """
 
 from collections import Counter, defaultdict
