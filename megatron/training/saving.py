@@ -1,6 +1,7 @@
 """From a live run to its checkpoints: what a save holds, and the folder that belongs to one run alone."""
 
 import datetime
+import math
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from megatron.errors import CheckpointError
 from megatron.launcher.environment import repository_root
 from megatron.monitor.logger import get_logger
 from megatron.mpu.parallel_state import ParallelState
+from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.training.run import Run
 from megatron.training.state import rng_state
@@ -65,7 +67,7 @@ def check_room(run: Run) -> None:
         return
     own = sum(file.size() for file in _files(run))
     if not run.args.no_save_optim and optimizer_steps(run.engine.optimizer) == 0:
-        weights = sum(parameter.numel() for parameter in run.engine.module.parameters())
+        weights = sum(math.prod(shard_of(p).local_shape(run.parallel.tp.size)) for p in run.engine.module.parameters())
         own += _BYTES_PER_WEIGHT * weights // run.parallel.dp_size
     check_space(run.saver.save, own, Together.of(run.parallel))
 

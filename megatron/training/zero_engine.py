@@ -55,6 +55,9 @@ class ZeroEngine:
     def gradient_accumulation_steps(self) -> int:
         return int(self._engine.gradient_accumulation_steps())
 
+    def train_batch_size(self) -> int:
+        return int(self._engine.train_batch_size())
+
     def set_train_batch_size(self, train_batch_size: int) -> None:
         self._engine.set_train_batch_size(train_batch_size)
 
