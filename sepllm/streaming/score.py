@@ -206,9 +206,9 @@ class StreamScorer:
             return
         layers = self._live.layers
         keys = [layer.keys[:, :, held:] for layer in layers]
-        if self._turns_keys:
+        if self._turning is not None:
             fine = torch.promote_types(keys[0].dtype, torch.float32)
-            keys = [rotate(key.to(fine), -written.to(key.device), self.frequencies) for key in keys]
+            keys = [rotate(key.to(fine), -written.to(key.device), self._turning) for key in keys]
         self.kept.append_states(keys, [layer.values[:, :, held:] for layer in layers])
 
     def _filled_cache(self) -> Any:
@@ -218,15 +218,16 @@ class StreamScorer:
         places = torch.arange(len(self.kept))
         dtype = self.model.dtype
         for layer, (key, value) in enumerate(zip(self.kept.keys, self.kept.values, strict=True)):
-            if self._turns_keys:
-                key = rotate(key, places.to(key.device), self.frequencies).to(dtype)
+            if self._turning is not None:
+                key = rotate(key, places.to(key.device), self._turning).to(dtype)
             cache.update(key, value, layer)
         return cache
 
     @property
-    def _turns_keys(self) -> bool:
-        """Whether kept keys move to other places between forwards."""
-        return self.settings.positions == "cache" and self.settings.evicts and not self.in_blocks
+    def _turning(self) -> Tensor | None:
+        """Rotary frequencies, where kept keys move to other places between forwards."""
+        moves = self.settings.positions == "cache" and self.settings.evicts and not self.in_blocks
+        return self.frequencies if moves else None
 
     def _count(self, attended: Tensor) -> None:
         self.attended += int(attended.sum())

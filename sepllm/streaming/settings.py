@@ -50,7 +50,7 @@ def stream_settings(
 
     Raises ConfigError for values that cannot be meant or do not fit together.
     """
-    positions = {True: "cache", False: "stored"}.get(position_shift, position_shift)  # type: ignore[call-overload]
+    positions = position_shift if isinstance(position_shift, str) else POSITIONS[0 if position_shift else 1]
     for name, value, known in (("schedule", schedule, SCHEDULES), ("position_shift", positions, POSITIONS)):
         if value not in known:
             raise ConfigError(f"{name} is {value!r}; known are {', '.join(known)}. {did_you_mean(str(value), known)}")
