@@ -21,6 +21,8 @@ from megatron.export.weights import write_weights
 from megatron.inference.load import DTYPES, check_tokenizer, decode_windows, inference_config, model_from_checkpoint
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import arguments_from_texts
+from megatron.neox_arguments.problems import Problems
+from megatron.neox_arguments.sources import read_files
 from megatron.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from sepllm.hf.code_files import write_code_files
 
@@ -105,16 +107,16 @@ def open_source(checkpoint: str | Path, config_files: list[str] | None = None) -
     stored = reader.settings
     texts, overrides = [(name, text) for name, text in stored["texts"]], stored["overrides"]
     if config_files:
-        texts, overrides = [(name, _read(name)) for name in config_files], []
+        texts, overrides = _read(config_files), []
     args = arguments_from_texts(texts, overrides, stored.get("world_size") if not config_files else None)
     return Source(reader, args, build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file))
 
 
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config_file {name} cannot be read: {error}.") from error
+def _read(files: list[str]) -> list[tuple[str, str]]:
+    problems = Problems()
+    texts = read_files(files, problems)
+    problems.stop_if_any()
+    return texts
 
 
 def _check_output(output: Path) -> None:

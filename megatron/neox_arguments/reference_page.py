@@ -23,6 +23,7 @@ Made from `megatron/neox_arguments/fields/` by `python -m megatron.neox_argument
 
 Settings are flat YAML. Several files are merged and must not repeat each other's keys; `--set key=value` wins over
 all of them and may reach into a block (`--set optimizer.params.lr=1e-4`). `-` and `_` are equal in keys.
+A file that begins with `based_on: [a.yml, ../models/b.yml]` takes the keys of those files and may change them.
 `python deepy.py train.py a.yml b.yml --check` prints every value with the place it came from.
 """
 

@@ -118,6 +118,17 @@ def test_a_folder_that_is_not_the_model_never_appears(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["rotary_pct"] == 0.5
 
 
+def test_config_files_may_stand_on_others_and_missing_ones_are_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "save")
+    text = open_source(tmp_path / "save").args.texts[0][1]
+    (tmp_path / "base.yml").write_text(text.replace('"rotary_pct": 0.5', '"rotary_pct": 0.25'))
+    (tmp_path / "mine.yml").write_text("based_on: base.yml\nseed: 99\n")
+    args = open_source(tmp_path / "save", [str(tmp_path / "mine.yml")]).args
+    assert (args.rotary_pct, args.seed) == (0.25, 99)
+    with pytest.raises(SettingsError, match=r"mien\.yml: no such file\. Did you mean 'mine\.yml'"):
+        open_source(tmp_path / "save", [str(tmp_path / "mien.yml")])
+
+
 def _config_of(other):
     from megatron.export.hf_config import hf_config
     from megatron.inference.load import inference_config
