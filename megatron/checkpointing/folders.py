@@ -87,14 +87,14 @@ def restore_replaced(save: Path) -> list[Path]:
     return restored
 
 
-def weights_file(pp_rank: int, tp_rank: int, dp_rank: int) -> str:
+def weights_file(pp_rank: int, tp_rank: int, data_rank: int) -> str:
     """Data rank 0 holds all weights of its stage; under ZeRO-3 each data rank has a part of them."""
-    part = f"-dp{dp_rank:04d}" if dp_rank else ""
+    part = f"-dp{data_rank:04d}" if data_rank else ""
     return f"weights-pp{pp_rank:03d}-tp{tp_rank:03d}{part}.safetensors"
 
 
-def optimizer_file(pp_rank: int, tp_rank: int, dp_rank: int) -> str:
-    return f"optimizer-pp{pp_rank:03d}-tp{tp_rank:03d}-dp{dp_rank:04d}.safetensors"
+def optimizer_file(pp_rank: int, tp_rank: int, data_rank: int) -> str:
+    return f"optimizer-pp{pp_rank:03d}-tp{tp_rank:03d}-dp{data_rank:04d}.safetensors"
 
 
 def rng_file(rank: int) -> str:

@@ -33,11 +33,11 @@ def rank_files(
     """
     files = []
     owned = [parameter for parameter in parameters if _owns(parameter, parallel)]
-    held = [p for p in owned if (is_partitioned(p) or parallel.dp_rank == 0) and own_stretch(p).numel]
+    held = [p for p in owned if (is_partitioned(p) or parallel.data_rank == 0) and own_stretch(p).numel]
     if held:
         files.append(
             TensorFile(
-                weights_file(parallel.pp_rank, parallel.tp.rank, parallel.dp_rank),
+                weights_file(parallel.pp_rank, parallel.tp.rank, parallel.data_rank),
                 {shard_of(p).name: own_values(p) for p in held},
                 {shard_of(p).name: piece_of(p, "weight", own_stretch(p).start, parallel) for p in held},
             )
@@ -50,7 +50,9 @@ def rank_files(
                 key = f"{kind}/{shard_of(fragment.parameter).name}"
                 tensors[key] = value.detach()
                 pieces[key] = piece_of(fragment.parameter, kind, fragment.start, parallel)
-        files.append(TensorFile(optimizer_file(parallel.pp_rank, parallel.tp.rank, parallel.dp_rank), tensors, pieces))
+        files.append(
+            TensorFile(optimizer_file(parallel.pp_rank, parallel.tp.rank, parallel.data_rank), tensors, pieces)
+        )
     if rng:
         files.append(TensorFile(rng_file(parallel.rank), rng))
     return files

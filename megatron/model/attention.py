@@ -17,7 +17,6 @@ from megatron.model.positions import alibi_slopes, apply_rotary
 from megatron.mpu.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.mpu.parallel_state import TensorParallel
 from megatron.mpu.random import different_per_tensor_rank
-from sepllm.attention.interface import separator_attention
 
 
 class Attention(nn.Module):
@@ -61,11 +60,11 @@ class Attention(nn.Module):
             key, value = batch.cache.append(self.layer, key, value)
         dropout = config.attention_dropout if self.training else 0.0
         with different_per_tensor_rank(self.tp if dropout else TensorParallel(), hidden.device):
-            attended = separator_attention(
+            attended = batch.attend(
+                self.layer,
                 query,
                 key,
                 value,
-                batch.plans[self.layer],
                 scale=config.attention_scale,
                 alibi_slopes=self._alibi_slopes(query) if config.pos_emb == "alibi" else None,
                 positions=batch.alibi_positions,

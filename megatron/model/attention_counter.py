@@ -14,9 +14,9 @@ class AttentionCounter:
         self._counts = torch.zeros(num_layers, 4, dtype=torch.float64, device=device)
 
     def count(self, batch: MicroBatch) -> None:
-        """Add the micro-batch's plans."""
+        """Add the micro-batch's plans: of whole texts, which the first rank of a context group counts for all."""
         layers = sorted(batch.plans)
-        if layers:
+        if layers and (batch.context is None or batch.context.group.rank == 0):
             rows = torch.stack([attention_counts(batch.plans[layer]) for layer in layers])
             self._counts[layers[0] : layers[-1] + 1] += rows
 

@@ -1,7 +1,7 @@
 """The model as DeepSpeed's PipelineModule: the same layers, dealt to stages.
 
-Between stages travel hidden states [batch, seq, hidden_size] and token ids int64 [batch, seq]; every stage
-makes its own attention plans from the ids.
+Between stages travel hidden states [batch, own, hidden_size] and token ids int64 [batch, seq]; every stage
+makes its own attention plans from the ids. own is seq, or a part of it where a context group shares the text.
 """
 
 import contextlib
@@ -50,6 +50,7 @@ class StageModule(PipelineModule):
         self, config: ModelConfig, parallel: ParallelState, recompute_every: int, partition_method: str
     ) -> None:
         self.config = config
+        self.cp = parallel.cp
         super().__init__(
             layers=_layer_specs(config, parallel.tp),
             topology=parallel.topology,
@@ -62,9 +63,9 @@ class StageModule(PipelineModule):
         self._counter = AttentionCounter(config.num_layers, get_accelerator().device_name(self.local_rank))
 
     def forward(self, forward_input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        """First stage: token ids. Others: (hidden, token ids). The last returns logits [b, s, vocab / tp]."""
+        """First stage: token ids. Others: (hidden, token ids). The last returns logits [b, own, vocab / tp]."""
         hidden, token_ids = (forward_input,) * 2 if torch.is_tensor(forward_input) else forward_input
-        batch = micro_batch(self.config, token_ids, self.layer_numbers)
+        batch = micro_batch(self.config, token_ids, self.layer_numbers, cp=self.cp)
         if self.training:
             self._counter.count(batch)
         for segment in self._segments:

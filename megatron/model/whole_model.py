@@ -16,6 +16,7 @@ from megatron.model.micro_batch import LayerInput, micro_batch
 from megatron.model.segments import Layer, segments
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import TensorParallel
+from sepllm.attention.context.exchange import ContextGroup
 
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -31,11 +32,12 @@ class WholeModel(nn.Module):
         config: ModelConfig,
         tp: TensorParallel,
         recompute_every: int,
+        cp: ContextGroup,
         prepare: Callable[[nn.Module], None] = lambda layer: None,
     ) -> None:
         super().__init__()
         check_layout(config, tp.size)
-        self.config, self.tp = config, tp
+        self.config, self.tp, self.cp = config, tp, cp
 
         def prepared(layer: Built) -> Built:
             prepare(layer)
@@ -57,8 +59,8 @@ class WholeModel(nn.Module):
         self._counter = AttentionCounter(config.num_layers, get_accelerator().current_device_name())
 
     def forward(self, token_ids: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
-        """The weighted loss of a micro-batch: token_ids int64 [b, s]; targets: labels int64 and weights, [b, s]."""
-        batch = micro_batch(self.config, token_ids, range(self.config.num_layers))
+        """The weighted loss of a micro-batch: token_ids int64 [b, s]; targets: labels int64 and weights, [b, own]."""
+        batch = micro_batch(self.config, token_ids, range(self.config.num_layers), cp=self.cp)
         if self.training:
             self._counter.count(batch)
         hidden = token_ids

@@ -1,19 +1,21 @@
-"""Who am I among the ranks: the pipeline x data x tensor grid and its process groups.
+"""Who am I among the ranks: the pipeline x data x context x tensor grid and its process groups.
 
-Tensor-parallel ranks are neighbours, then data, then pipeline (DeepSpeed's axes pipe, data, model).
+Tensor-parallel ranks are neighbours, then context, data, pipeline. DeepSpeed's axes are pipe, data, model: to it the
+ranks of a context group are data-parallel ranks, over which it averages gradients and shards the optimizer.
 """
 
 import contextlib
 import io
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed
 
 from megatron.errors import SettingsError
+from sepllm.attention.context.exchange import ContextGroup
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,34 @@ class TensorParallel:
 
 @dataclass(frozen=True)
 class ParallelState:
-    """This rank's place in the grid. `topology` and `grid` are DeepSpeed's, None in a single process."""
+    """This rank's place in the grid.
+
+    cp: the ranks that share each text. dp_rank, dp_size: which of how many replicas, a context group being one.
+    data_group: the ranks that hold the same weights, `data_size` of them, this one being number `data_rank`.
+    `topology` and `grid` are DeepSpeed's, None in a single process.
+    """
 
     rank: int = 0
     world_size: int = 1
     tp: TensorParallel = TensorParallel()
+    cp: ContextGroup = field(default_factory=ContextGroup)
     pp_rank: int = 0
     pp_size: int = 1
     dp_rank: int = 0
     dp_size: int = 1
-    dp_group: Any = None
+    data_group: Any = None
     topology: Any = None
     grid: Any = None
+
+    @property
+    def data_rank(self) -> int:
+        """Number among the ranks that hold the same weights; 0 .. dp_size * cp.size - 1."""
+        return self.dp_rank * self.cp.size + self.cp.rank
+
+    @property
+    def data_size(self) -> int:
+        """How many ranks hold the same weights."""
+        return self.dp_size * self.cp.size
 
 
 def single_process() -> ParallelState:
@@ -46,20 +64,24 @@ def single_process() -> ParallelState:
     return ParallelState()
 
 
-def initialize_parallel(tp_size: int, pp_size: int, backend: str, timeout: timedelta) -> ParallelState:
+def initialize_parallel(
+    tp_size: int, pp_size: int, backend: str, timeout: timedelta, cp_size: int = 1
+) -> ParallelState:
     """Join the other ranks (environment RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) and build the grid.
 
     backend: "gloo" or "nccl". timeout: how long a collective may wait for a peer before it gives up.
     A process without these variables becomes a world of one. Raises SettingsError when
-    tensor x pipeline sizes do not divide the number of ranks.
+    tensor x pipeline x context sizes do not divide the number of ranks.
     """
     _default_environment()
     world_size = int(os.environ["WORLD_SIZE"])
-    if world_size % (tp_size * pp_size):
+    copy = tp_size * pp_size * cp_size
+    if world_size % copy:
+        context = f" x context_parallel_size {cp_size}" if cp_size > 1 else ""
         raise SettingsError(
             f"{world_size} ranks cannot be split into model_parallel_size {tp_size} x "
-            f"pipe_parallel_size {pp_size} = {tp_size * pp_size} ranks per model copy. "
-            f"Start a multiple of {tp_size * pp_size} ranks, or lower one of the two sizes."
+            f"pipe_parallel_size {pp_size}{context} = {copy} ranks per model copy. "
+            f"Start a multiple of {copy} ranks, or lower one of the sizes."
         )
     _init_distributed(backend, timeout)
 
@@ -74,12 +96,27 @@ def initialize_parallel(tp_size: int, pp_size: int, backend: str, timeout: timed
         tp=TensorParallel(rank=grid.get_slice_parallel_rank(), size=tp_size, group=grid.get_slice_parallel_group()),
         pp_rank=grid.get_pipe_parallel_rank(),
         pp_size=pp_size,
-        dp_rank=grid.get_data_parallel_rank(),
-        dp_size=grid.get_data_parallel_world_size(),
-        dp_group=grid.get_data_parallel_group(),
+        cp=_context_group(topology, cp_size),
+        dp_rank=grid.get_data_parallel_rank() // cp_size,
+        dp_size=grid.get_data_parallel_world_size() // cp_size,
+        data_group=grid.get_data_parallel_group(),
         topology=topology,
         grid=grid,
     )
+
+
+def _context_group(topology: Any, cp_size: int) -> ContextGroup:
+    """This rank's context group: neighbours on the data axis. A collective: all ranks make all groups."""
+    if cp_size == 1:
+        return ContextGroup()
+    own, rank = ContextGroup(), torch.distributed.get_rank()
+    for data_ranks in topology.get_axis_comm_lists("data"):
+        for start in range(0, len(data_ranks), cp_size):
+            ranks = data_ranks[start : start + cp_size]
+            group = torch.distributed.new_group(ranks)
+            if rank in ranks:
+                own = ContextGroup(ranks.index(rank), cp_size, group)
+    return own
 
 
 def leave_parallel() -> None:

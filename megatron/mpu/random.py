@@ -1,6 +1,7 @@
 """Random numbers across ranks: which ranks draw the same dropout mask, which must not.
 
-Tensor ranks share the seed, since they hold copies of the same activations; stages and replicas differ.
+Tensor ranks share the seed, since they hold copies of the same activations; stages, replicas and the ranks of a
+context group differ.
 """
 
 import contextlib
@@ -13,8 +14,8 @@ from megatron.mpu.shard import derive_seed
 
 
 def seed_activations(seed: int, parallel: ParallelState) -> None:
-    """Seed torch's default generators (CPU and device) for this stage and replica."""
-    torch.manual_seed(derive_seed(seed, "activations", parallel.pp_rank, parallel.dp_rank))
+    """Seed torch's default generators (CPU and device) for this stage, replica and part of the text."""
+    torch.manual_seed(derive_seed(seed, "activations", parallel.pp_rank, parallel.data_rank))
 
 
 @contextlib.contextmanager

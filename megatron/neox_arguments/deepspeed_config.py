@@ -17,7 +17,8 @@ def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
     """
     derived = args.derived
     config: dict[str, Any] = {
-        "train_batch_size": derived.train_batch_size,
+        # To DeepSpeed the ranks of a context group are data-parallel ranks, each with a batch of its own.
+        "train_batch_size": derived.train_batch_size * derived.cp_size,
         "train_micro_batch_size_per_gpu": derived.micro_batch_size,
         "gradient_accumulation_steps": derived.gradient_accumulation_steps,
         "gradient_clipping": args.gradient_clipping,

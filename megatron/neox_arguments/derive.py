@@ -4,6 +4,7 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.attention import AttentionSettings, derive_attention
 from megatron.neox_arguments.batch import solve_batch
 from megatron.neox_arguments.batch_plan import batch_plan
+from megatron.neox_arguments.context_rules import context_notes
 from megatron.neox_arguments.derived import Derived
 from megatron.neox_arguments.layout import Layout, derive_layout
 from megatron.neox_arguments.optimization import mup_of, optimizer_of, samples_of, schedule_of
@@ -25,6 +26,7 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
     return Derived(
         world_size=layout.world_size,
         tp_size=layout.tp_size,
+        cp_size=layout.cp_size,
         pp_size=layout.pp_size,
         dp_size=layout.dp_size,
         micro_batch_size=batch.micro,
@@ -57,7 +59,7 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
         checkpoint_factor=args.checkpoint_factor,
         checkpoint_scale=args.checkpoint_scale,
         extra_save_iters=frozenset(args.extra_save_iters or ()),
-        notes=attention.notes,
+        notes=(*attention.notes, *context_notes(args)),
     )
 
 

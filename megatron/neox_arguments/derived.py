@@ -12,6 +12,7 @@ class Derived:
 
     world_size: int
     tp_size: int
+    cp_size: int
     pp_size: int
     dp_size: int
     micro_batch_size: int

@@ -64,6 +64,7 @@ _READ_BY = {
     "derived.is_save_iteration": "checkpoint_factor checkpoint_scale extra_save_iters",
     "derived.pp_size": "pipe_parallel_size",
     "derived.tp_size": "model_parallel_size",
+    "derived.cp_size": "context_parallel_size",
     "megatron/launcher": (
         "hostfile num_gpus master_addr master_port force_multi launcher no_ssh_check include exclude num_nodes"
     ),

@@ -1,4 +1,4 @@
-"""How many processes there are, and how they divide into pipeline, tensor and data parallel."""
+"""How many processes there are, and how they divide into pipeline, tensor, context and data parallel."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,32 +12,35 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """world_size = pp_size * tp_size * dp_size."""
+    """world_size = pp_size * tp_size * cp_size * dp_size."""
 
     world_size: int
     pp_size: int
     tp_size: int
+    cp_size: int
     dp_size: int
 
 
 def derive_layout(args: NeoXArgs, world_size: int | None) -> Layout:
     """`world_size` is the real number of processes; None (a check before the start) takes the planned one."""
-    pp, tp = max(1, args.pipe_parallel_size), args.model_parallel_size
+    pp, tp, cp = max(1, args.pipe_parallel_size), args.model_parallel_size, args.context_parallel_size
+    copy = pp * tp * cp
     world = world_size or planned_world_size(args)
-    if world % (pp * tp):
-        below, above = world // (pp * tp) * pp * tp, -(-world // (pp * tp)) * pp * tp
+    if world % copy:
+        below, above = world // copy * copy, -(-world // copy) * copy
         counts = f"{below} or {above}" if below else f"{above}"
+        context = f" x context_parallel_size {cp}" if cp > 1 else ""
         raise LayoutError(
-            f"{world} processes do not divide into pipe_parallel_size {pp} x model_parallel_size {tp} = {pp * tp}."
-            f" Start {counts} processes (num_gpus, hostfile), or make the product a divisor of {world}:"
+            f"{world} processes do not divide into pipe_parallel_size {pp} x model_parallel_size {tp}{context}"
+            f" = {copy}. Start {counts} processes (num_gpus, hostfile), or make the product a divisor of {world}:"
             f" {', '.join(str(d) for d in range(1, world + 1) if world % d == 0)}."
         )
-    return Layout(world, pp, tp, world // (pp * tp))
+    return Layout(world, pp, tp, cp, world // copy)
 
 
 def planned_world_size(args: NeoXArgs) -> int:
-    """Processes that a start would have: hostfile, else num_gpus, else what the batch sizes imply, else pp x tp."""
-    model = max(1, args.pipe_parallel_size) * args.model_parallel_size
+    """Processes that a start would have: hostfile, else num_gpus, else what the batch sizes imply, else one copy."""
+    model = max(1, args.pipe_parallel_size) * args.model_parallel_size * args.context_parallel_size
     if args.hostfile:
         slots = hostfile_slots(args.hostfile)
         if slots:

@@ -58,13 +58,14 @@ def _layout(args: NeoXArgs) -> str:
     derived = args.derived
     title = (
         f"Parallel layout: {derived.world_size} processes = {derived.pp_size} pipeline x {derived.dp_size} data"
-        f" x {derived.tp_size} tensor, ZeRO stage {derived.zero_stage}"
+        f" x {derived.cp_size} context x {derived.tp_size} tensor, ZeRO stage {derived.zero_stage}"
     )
-    lines = [title, "  rank  pipeline stage  data  tensor"]
+    lines = [title, "  rank  pipeline stage  data  context  tensor"]
     for rank in range(min(derived.world_size, _RANKS_SHOWN)):
         rest, tensor = divmod(rank, derived.tp_size)
+        rest, context = divmod(rest, derived.cp_size)
         stage, data = divmod(rest, derived.dp_size)
-        lines.append(f"  {rank:4}  {stage:14}  {data:4}  {tensor:6}")
+        lines.append(f"  {rank:4}  {stage:14}  {data:4}  {context:7}  {tensor:6}")
     if derived.world_size > _RANKS_SHOWN:
         lines.append(f"  ...   ({derived.world_size - _RANKS_SHOWN} more: tensor counts fastest, pipeline slowest)")
     return "\n".join(lines)

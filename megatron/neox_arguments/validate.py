@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from megatron.neox_arguments.attention_rules import ATTENTION_RULES
 from megatron.neox_arguments.batch import divisors, solve_batch
 from megatron.neox_arguments.batch_plan import batch_plan
+from megatron.neox_arguments.context_rules import CONTEXT_RULES
 from megatron.neox_arguments.data_rules import DATA_RULES
 from megatron.neox_arguments.derive import named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
@@ -299,5 +300,6 @@ RULES: list[Rule] = [
     split_is_readable,
     data_reader_is_built,
     *DATA_RULES,
+    *CONTEXT_RULES,
     *MODEL_RULES,
 ]

@@ -25,6 +25,7 @@ def start_parallel(args: NeoXArgs) -> ParallelState:
         args.derived.pp_size,
         backend=args.distributed_backend if torch.cuda.is_available() else "gloo",
         timeout=datetime.timedelta(minutes=args.timeout_minutes),
+        cp_size=args.derived.cp_size,
     )
 
 

@@ -88,9 +88,10 @@ def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -
 
 
 @contextlib.contextmanager
-def batch_of(engine: Engine, size: int) -> Iterator[None]:
+def batch_of(engine: Engine, size: int, parallel: ParallelState) -> Iterator[None]:
     """Inside, a step takes `size` sequences (the accumulation changes); outside, the batch of the settings."""
     full = engine.train_batch_size()
+    size *= parallel.cp.size  # to DeepSpeed each rank of a context group has a batch of its own
     if size == full:
         yield
         return

@@ -28,7 +28,7 @@ def evaluate(engine: Engine, name: str, data: DataSet, args: NeoXArgs, parallel:
     sums = torch.zeros(2, dtype=torch.float64)  # loss, tokens
 
     def counted() -> Any:
-        for tokens, (labels, mask) in summing_batches(batches):
+        for tokens, (labels, mask) in summing_batches(batches, parallel):
             sums[1] += mask.sum()
             yield tokens, (labels, mask)
 

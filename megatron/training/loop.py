@@ -79,7 +79,7 @@ def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
     set_learning_rate(
         run.engine.optimizer.optimizer, run.learning_rate(state.iteration + 1, state.consumed_samples + size)
     )
-    with batch_of(run.engine, size):
+    with batch_of(run.engine, size, run.parallel):
         loss = float(run.engine.train_batch(data_iter=batches))
     state.iteration += 1
     state.consumed_samples += size

@@ -68,7 +68,7 @@ def check_room(run: Run) -> None:
     own = sum(file.size() for file in _files(run))
     if not run.args.no_save_optim and optimizer_steps(run.engine.optimizer) == 0:
         weights = sum(math.prod(shard_of(p).local_shape(run.parallel.tp.size)) for p in run.engine.module.parameters())
-        own += _BYTES_PER_WEIGHT * weights // run.parallel.dp_size
+        own += _BYTES_PER_WEIGHT * weights // run.parallel.data_size
     check_space(run.saver.save, own, Together.of(run.parallel))
 
 
@@ -101,7 +101,9 @@ def announce(run: Run, saved: Saved | None) -> None:
 def layout(args: NeoXArgs) -> dict[str, int]:
     """The ranks of a run by direction."""
     derived = args.derived
-    return {"pipeline": derived.pp_size, "tensor": derived.tp_size, "data": derived.dp_size}
+    sizes = {"pipeline": derived.pp_size, "tensor": derived.tp_size, "data": derived.dp_size}
+    # Left out at 1, as before there was one: generators of runs of that time are restored too.
+    return sizes if derived.cp_size == 1 else {**sizes, "context": derived.cp_size}
 
 
 def _prepare(args: NeoXArgs) -> RunLock | None:

@@ -9,8 +9,10 @@ def say_what_runs(run: Run) -> None:
     args, derived, say = run.args, run.args.derived, run.reporter.say
     for note in (*notes(args), *run.datasets.notes):
         say(note)
+    context = f"{derived.cp_size} context x " if derived.cp_size > 1 else ""
     say(
-        f"Layout: {derived.pp_size} pipeline x {derived.tp_size} tensor x {derived.dp_size} data; {derived.precision}; "
+        f"Layout: {derived.pp_size} pipeline x {derived.tp_size} tensor x {context}{derived.dp_size} data; "
+        f"{derived.precision}; "
         f"batch {derived.train_batch_size} = {derived.micro_batch_size} micro x "
         f"{derived.gradient_accumulation_steps} accumulation x {derived.dp_size} data"
     )

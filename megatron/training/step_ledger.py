@@ -24,9 +24,12 @@ class StepLedger:
     def step(self) -> dict[str, Any]:
         """{"samples", "hash"} of the step that has just ended; the same for every layout of ranks."""
         total, count = self._ledger.take()
-        if self._parallel.dp_size > 1 and self._parallel.pp_rank == 0:
-            device = "cuda" if dist.get_backend(self._parallel.dp_group) == "nccl" else "cpu"
-            both = torch.tensor([total, count], dtype=torch.int64, device=device)
-            dist.all_reduce(both, group=self._parallel.dp_group)  # wraps round, as sums of hashes may
+        parallel = self._parallel
+        if parallel.dp_size > 1 and parallel.pp_rank == 0:
+            device = "cuda" if dist.get_backend(parallel.data_group) == "nccl" else "cpu"
+            # The ranks of a context group read the same samples: the first of them speaks for all.
+            own = (total, count) if parallel.cp.rank == 0 else (0, 0)
+            both = torch.tensor(own, dtype=torch.int64, device=device)
+            dist.all_reduce(both, group=parallel.data_group)  # wraps round, as sums of hashes may
             total, count = both.tolist()
         return {"samples": count, "hash": as_hex(total)}

@@ -25,20 +25,20 @@ def whole_model(
     settings: DeepSpeed's JSON, which names stage and precision.
     """
     if settings["zero_optimization"]["stage"] < 3:
-        return WholeModel(config, parallel.tp, recompute_every)
+        return WholeModel(config, parallel.tp, recompute_every, parallel.cp)
     dtype = next((kind for name, kind in _TYPES.items() if name in settings), torch.float32)
 
     def cut(layer: torch.nn.Module) -> None:
         layer.to(device=get_accelerator().current_device_name(), dtype=dtype)
         deepspeed.zero.Init(
             module=layer,
-            data_parallel_group=parallel.dp_group,
+            data_parallel_group=parallel.data_group,
             config_dict_or_path=settings,
             mpu=parallel.grid,
             dtype=dtype,
         )
 
-    return WholeModel(config, parallel.tp, recompute_every, prepare=cut)
+    return WholeModel(config, parallel.tp, recompute_every, parallel.cp, prepare=cut)
 
 
 class ZeroEngine:
@@ -91,6 +91,6 @@ class ZeroEngine:
     def _mean(self, losses: list[Tensor]) -> float:
         """Over micro-batches and data ranks."""
         mean = torch.stack(losses).mean()
-        if self._parallel.dp_size > 1:
-            dist.all_reduce(mean, group=self._parallel.dp_group)
-        return float(mean) / self._parallel.dp_size
+        if self._parallel.data_size > 1:
+            dist.all_reduce(mean, group=self._parallel.data_group)
+        return float(mean) / self._parallel.data_size

@@ -39,10 +39,13 @@ class LaunchArgs(Group):
 
 
 class ParallelArgs(Group):
-    """Pipeline, tensor and data parallelism. Data-parallel size = processes / pipeline / tensor."""
+    """Pipeline, tensor, context and data parallelism. Data-parallel size = processes / pipeline / tensor / context."""
 
     pipe_parallel_size: Count = Field(1, description="Pipeline stages; 0 means 1.")
     model_parallel_size: Positive = Field(1, description="Tensor-parallel ranks; must divide heads and widths.")
+    context_parallel_size: Positive = Field(
+        1, description="Ranks that share each text; they exchange separators and windows. Divides seq_length / 2."
+    )
     pipe_partition_method: str = Field(
         "type:transformer|mlp", description="How layers are dealt to stages: type:REGEX, parameters or uniform."
     )

@@ -24,9 +24,12 @@ def test_every_line_stands_alone(load):
 
 def test_the_layout_table(load):
     text = describe(load(pipe_parallel_size=2, model_parallel_size=2, num_gpus=8))
-    assert "8 processes = 2 pipeline x 2 data x 2 tensor, ZeRO stage 1" in text
-    rows = [line.split() for line in text.splitlines() if len(line.split()) == 4 and line.strip()[0].isdigit()]
-    assert rows == [[str(r), str(r // 4), str(r // 2 % 2), str(r % 2)] for r in range(8)]
+    assert "8 processes = 2 pipeline x 2 data x 1 context x 2 tensor, ZeRO stage 1" in text
+    rows = [line.split() for line in text.splitlines() if len(line.split()) == 5 and line.strip()[0].isdigit()]
+    assert rows == [[str(r), str(r // 4), str(r // 2 % 2), "0", str(r % 2)] for r in range(8)]
+    text = describe(load(context_parallel_size=2, model_parallel_size=2, num_gpus=8))
+    rows = [line.split() for line in text.splitlines() if len(line.split()) == 5 and line.strip()[0].isdigit()]
+    assert rows == [[str(r), "0", str(r // 4), str(r // 2 % 2), str(r % 2)] for r in range(8)]
     assert "(16 more" in describe(load(num_gpus=32))
 
 

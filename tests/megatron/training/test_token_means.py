@@ -15,6 +15,8 @@ from tests.megatron.training.masked_run import STEPS, PlainRun, masked_settings,
 LAYOUTS: dict[str, tuple[int, list[str]]] = {
     "micro1": (1, ["train_micro_batch_size_per_gpu=1"]),
     "dp2_micro4": (2, ["train_micro_batch_size_per_gpu=4"]),
+    "cp2_micro2": (2, ["train_micro_batch_size_per_gpu=2", "context_parallel_size=2"]),
+    "cp2_dp2_micro1": (4, ["train_micro_batch_size_per_gpu=1", "context_parallel_size=2"]),
     "pp2_tp2_micro2": (4, ["train_micro_batch_size_per_gpu=2", "pipe_parallel_size=2", "model_parallel_size=2"]),
 }
 
