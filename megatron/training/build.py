@@ -5,15 +5,18 @@ import math
 
 import torch
 
+from megatron.checkpointing.reader import CheckpointReader
 from megatron.data.from_args import DataSet, datasets_from_args
+from megatron.errors import CheckpointError
 from megatron.model.config import end_of_document_from_args, model_config_from_args, separator_ids_from_args
 from megatron.mpu.parallel_state import ParallelState, initialize_parallel
 from megatron.mpu.random import seed_activations
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.optim.schedule import schedule_from_args
-from megatron.tokenizer.tokenizer import build_tokenizer, padded_vocab_size
+from megatron.tokenizer.tokenizer import Tokenizer, build_tokenizer, padded_vocab_size
 from megatron.training.engine import build_engine
 from megatron.training.reporter import Reporter
+from megatron.training.resume import checkpoint_to_load
 from megatron.training.run import Run
 from megatron.training.saving import build_saver
 
@@ -34,9 +37,10 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
     reporter = Reporter(args, parallel)
     tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     datasets = datasets_from_args(args, tokenizer)
+    checkpoint = checkpoint_to_load(args, parallel, reporter)
     config = model_config_from_args(
         args,
-        padded_vocab_size(tokenizer.vocab_size, args.make_vocab_size_divisible_by, args.derived.tp_size),
+        _padded_vocab_size(args, tokenizer, checkpoint),
         separator_ids_from_args(args, tokenizer),
         end_of_document_from_args(args, tokenizer),
     )
@@ -55,6 +59,7 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
         train_iters=args.train_iters or 0,
         train_samples=samples,
         saver=build_saver(args, parallel),
+        checkpoint=checkpoint,
     )
     run.plan_length()
     return run
@@ -68,3 +73,16 @@ def _train_samples(args: NeoXArgs, data: DataSet) -> int | None:
         return math.ceil(args.train_epochs * data.num_samples)
     assert args.derived.train_samples is not None, "check_for_training has asked for a length"
     return args.derived.train_samples
+
+
+def _padded_vocab_size(args: NeoXArgs, tokenizer: Tokenizer, checkpoint: CheckpointReader | None) -> int:
+    """That of the checkpoint, so that another tensor-parallel size does not change the model; else by the settings."""
+    tp_size = args.derived.tp_size
+    if checkpoint is None:
+        return padded_vocab_size(tokenizer.vocab_size, args.make_vocab_size_divisible_by, tp_size)
+    if checkpoint.padded_vocab_size % tp_size:
+        raise CheckpointError(
+            f"The vocabulary of {checkpoint.folder} has {checkpoint.padded_vocab_size} rows, which "
+            f"model_parallel_size {tp_size} does not divide. Choose a size that does."
+        )
+    return checkpoint.padded_vocab_size

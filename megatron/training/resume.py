@@ -9,28 +9,44 @@ from megatron.checkpointing.optimizer_state import load_masters_from_model
 from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from megatron.checkpointing.together import Together
 from megatron.errors import CheckpointError
+from megatron.mpu.parallel_state import ParallelState
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.changes import compare
+from megatron.training.reporter import Reporter
 from megatron.training.run import Run
-from megatron.training.saving import layout
+from megatron.training.saving import layout, versions
 from megatron.training.state import restore_rng
 
 
-def load_run(run: Run) -> None:
-    """Restore weights, optimizer, position and generators from `load`, or do nothing when there is nothing to load."""
-    args, parallel = run.args, run.parallel
+def checkpoint_to_load(args: NeoXArgs, parallel: ParallelState, reporter: Reporter) -> CheckpointReader | None:
+    """The checkpoint that `load` or `auto_resume` asks for, every file verified; None when the run starts afresh.
+
+    Raises CheckpointError when nothing is loadable, or a setting that must match differs.
+    """
     together = Together.of(parallel)
     load = args.load or together.from_zero(lambda: _load_of_auto_resume(args))
     if load is None:
-        return
-    folder = find_checkpoint(load, args.iteration, run.reporter.warn, together)
-    together.run(lambda: _keep_newer_aside(folder, args, run.reporter.warn), only=0)
+        return None
+    folder = find_checkpoint(load, args.iteration, reporter.warn, together)
+    together.run(lambda: _keep_newer_aside(folder, args, reporter.warn), only=0)
     reader = CheckpointReader(folder)
+    if not args.finetune:
+        _compare_settings(reader, args, reporter)
+    return reader
+
+
+def load_run(run: Run) -> None:
+    """Restore weights, optimizer, position and generators from `run.checkpoint`, or do nothing without one."""
+    args, parallel, reader = run.args, run.parallel, run.checkpoint
+    if reader is None:
+        return
+    folder = reader.folder
     _check_tokenizer(reader, run)
     parameters = list(run.engine.module.parameters())
     load_weights(reader, parameters, parallel)
     own = {shard_of(parameter).name for parameter in parameters}
-    check_complete(reader, set().union(*together.gather(own)))
+    check_complete(reader, set().union(*Together.of(parallel).gather(own)))
     if args.finetune or args.no_load_optim:
         load_masters_from_model(run.engine.optimizer, parameters)
     else:
@@ -38,7 +54,7 @@ def load_run(run: Run) -> None:
     if args.finetune:
         run.reporter.say(f"Weights of {folder} loaded; training starts at step 0 with fresh optimizer state.")
         return
-    run.state.iteration = reader.iteration
+    run.state.iteration = run.state.last_saved = reader.iteration
     run.state.consumed_samples = int(reader.state["consumed_samples"])
     run.state.skipped = int(reader.state["skipped"])
     run.plan_length()
@@ -48,10 +64,37 @@ def load_run(run: Run) -> None:
         restore_rng(states)
     if reader.state["data_fingerprint"] != run.datasets.train.fingerprint:
         run.reporter.warn(f"The training data are not those of {folder}: the order of samples changes from here on.")
+    age = f", saved {reader.state['saved_at']}" if "saved_at" in reader.state else ""
     run.reporter.say(
-        f"Resumed from {folder}: step {run.state.iteration}, {run.state.consumed_samples} samples consumed"
+        f"Resumed from {folder}: step {run.state.iteration}, {run.state.consumed_samples} samples consumed{age}"
         + ("." if same_layout else f"; saved with {reader.state['layout']}, now {layout(args)}.")
     )
+
+
+def _compare_settings(reader: CheckpointReader, args: NeoXArgs, reporter: Reporter) -> None:
+    """Stop at what must match, say what else has changed: it holds from the next step on."""
+    saved = reader.state.get("resolved_settings")
+    if saved is None:
+        reporter.warn(f"{reader.folder} does not say all settings of its run; only the shapes are compared.")
+        return
+    changes = compare(saved, args, optimizer_state=not args.no_load_optim)
+    if changes.must_match:
+        lines = "\n".join(f"  {change}" for change in changes.must_match)
+        raise CheckpointError(
+            f"{reader.folder} belongs to a run with other settings (saved -> now):\n{lines}\n"
+            "Set them as they were, or start a new run from its weights with finetune: true and another save folder."
+        )
+    found = [str(change) for change in changes.may_change]
+    now = versions()
+    found += [
+        f"{name} {old} -> {now.get(name)}"
+        for name, old in reader.state.get("versions", {}).items()
+        if old != now.get(name)
+    ]
+    for line in found:
+        reporter.say(f"Changed since the save: {line}")
+    if found:
+        reporter.event("changes", iteration=reader.iteration, changes=found)
 
 
 def _load_of_auto_resume(args: NeoXArgs) -> str | None:

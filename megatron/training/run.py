@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from megatron.checkpointing.reader import CheckpointReader
 from megatron.checkpointing.saver import CheckpointSaver
 from megatron.data.from_args import Datasets
 from megatron.model.config import ModelConfig
@@ -28,6 +29,7 @@ class Run:
     schedule: Schedule
     train_iters: int
     saver: CheckpointSaver | None
+    checkpoint: CheckpointReader | None  # where the run continues
     train_samples: int | None = None  # where the length is given in tokens or epochs
     state: RunState = field(default_factory=RunState)
 
