@@ -17,6 +17,7 @@ from megatron.data.loader import batches, first_batches
 from megatron.data.make_parts import PartOptions, make_part, stored_blend
 from megatron.data.mixtures import ChangingBlend
 from megatron.data.neox_order import samples_to_build, shares_and_samples
+from megatron.data.skipping import Skip, SkippingSource
 from megatron.data.source import Part, SampleSource
 from megatron.data.splits import SET_NAMES, parse_split, rounded_borders, split_borders
 from megatron.data.tokenizer_record import check_record
@@ -54,11 +55,20 @@ class DataSet:
         return manifest_fingerprint(self.manifest)
 
     def batches(
-        self, *, consumed_samples: int, micro_batch_size: int, dp_rank: int, dp_size: int
+        self,
+        *,
+        consumed_samples: int,
+        micro_batch_size: int,
+        dp_rank: int,
+        dp_size: int,
+        skip: Skip | None = None,
     ) -> Generator[Batch, None, None]:
-        """Endless micro-batches of one data-parallel rank, see `megatron.data.loader.batches`."""
+        """Endless micro-batches of one data-parallel rank, see `megatron.data.loader.batches`.
+
+        skip: positions that never come; consumed_samples does not count them.
+        """
         return batches(
-            self.source,
+            SkippingSource(self.source, skip) if skip is not None and skip.ranges else self.source,
             seq_length=self.source.seq_length,
             consumed_samples=consumed_samples,
             micro_batch_size=micro_batch_size,

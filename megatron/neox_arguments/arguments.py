@@ -15,7 +15,7 @@ from megatron.neox_arguments.fields.monitoring import MonitorArgs
 from megatron.neox_arguments.fields.no_effect import NoEffectArgs
 from megatron.neox_arguments.fields.optimization import LengthArgs, MupArgs, OptimizerArgs, ScheduleArgs
 from megatron.neox_arguments.fields.sepllm import BilevelArgs, SeparatorArgs, SoftmaxArgs
-from megatron.neox_arguments.fields.training import CheckpointArgs, RecomputeArgs, RunArgs
+from megatron.neox_arguments.fields.training import CheckpointArgs, RecomputeArgs, RunArgs, SoundnessArgs
 from megatron.neox_arguments.problems import Place
 from sepllm.config import SepConfig
 
@@ -36,6 +36,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "muP": MupArgs,
     "Precision": PrecisionArgs,
     "Evaluation": RunArgs,
+    "Bad numbers": SoundnessArgs,
     "Checkpoints": CheckpointArgs,
     "Recomputation": RecomputeArgs,
     "Parallelism": ParallelArgs,
@@ -65,6 +66,7 @@ class NeoXArgs(
     MupArgs,
     PrecisionArgs,
     RunArgs,
+    SoundnessArgs,
     CheckpointArgs,
     RecomputeArgs,
     ParallelArgs,

@@ -25,7 +25,8 @@ _READ_BY = {
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
         "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers eval_interval "
         "exit_interval log_interval train_iters train_epochs eval_iters iteration save load keep_last_n_checkpoints "
-        "keep_checkpoints_every async_save auto_resume "
+        "keep_checkpoints_every async_save auto_resume skip_nonfinite_steps skip_samples loss_spike_deviations "
+        "loss_spike_action "
         "finetune no_load_optim no_load_rng no_save_optim no_save_rng log_dir tensorboard_dir use_wandb "
         "wandb_group wandb_team wandb_project wandb_host log_sample_hashes loss_average"
     ),

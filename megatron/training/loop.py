@@ -1,16 +1,19 @@
 """The training loop: steps, with reports, evaluation, saving and stopping at step edges."""
 
-import math
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import NoReturn
 
+from megatron.data.skipping import Skip
 from megatron.errors import CheckpointError, NumericsError, StopRequested, UserError
 from megatron.optim.optimizer import set_learning_rate
 from megatron.training.batches import EngineBatch, engine_batches
 from megatron.training.engine import batch_of
 from megatron.training.evaluate import evaluate
 from megatron.training.meter import Meter
+from megatron.training.numbers import FiniteCheck, LossSpikes
+from megatron.training.resume import go_back
 from megatron.training.run import Run
 from megatron.training.saving import announce, start_save
 from megatron.training.step_ledger import StepLedger
@@ -23,7 +26,8 @@ def train(run: Run) -> None:
     Raises NumericsError when the numbers are not finite, StopRequested after a save on a signal or `exit_interval`.
     """
     try:
-        _train(run)
+        while not _train(run):
+            go_back(run)
         if run.saver is not None:
             announce(run, run.saver.finish())
     except StopRequested as stop:
@@ -41,14 +45,17 @@ def train(run: Run) -> None:
         run.reporter.close()
 
 
-def _train(run: Run) -> None:
+def _train(run: Run) -> bool:
+    """Train on from where the run stands; False when a loss spike asks to go back to the last checkpoint."""
     args, state = run.args, run.state
     ledger = StepLedger(run.parallel) if args.log_sample_hashes else None
+    skip = run.skip()
     read = run.datasets.train.batches(
-        consumed_samples=state.consumed_samples,
+        consumed_samples=skip.number(state.data_position),
         micro_batch_size=args.derived.micro_batch_size,
         dp_rank=run.parallel.dp_rank,
         dp_size=run.parallel.dp_size,
+        skip=skip,
     )
     with closing(read):  # with it end the processes that read ahead
         batches = engine_batches(
@@ -59,37 +66,61 @@ def _train(run: Run) -> None:
             masked=run.datasets.train.masked,
         )
         stop = StopFlag(run.parallel, run.engine.device)
+        finite = FiniteCheck(args.skip_nonfinite_steps, adapts_scale=args.derived.precision == "fp16")
+        spikes = LossSpikes(args.loss_spike_deviations)
         if state.iteration == 0 and run.saver is not None and args.derived.is_save_iteration(0):
             start_save(run)
         meter = Meter(run)
         while state.iteration < run.train_iters:
-            meter.add(train_step(run, batches))
+            before = state.data_position
+            step = train_step(run, batches, skip)
+            if finite.passes(state.iteration, step.loss, step.updated, state.last_saved):
+                meter.add(step.loss)
+                spike = spikes.describe(step.loss)
+            else:
+                spike = None
+                run.reporter.warn(f"Step {state.iteration} was not finite: no update.")
+                run.reporter.event("skipped", iteration=state.iteration, loss=step.loss)
             if ledger is not None:
                 run.reporter.event("samples", iteration=state.iteration, **ledger.step())
-            if state.iteration % args.log_interval == 0 or state.iteration == run.train_iters:
+            if spike is not None:
+                run.reporter.warn(f"Step {state.iteration}: {spike}; samples {before} to {state.data_position}.")
+                run.reporter.event(
+                    "spike", iteration=state.iteration, loss=step.loss, samples=[before, state.data_position]
+                )
+                if args.loss_spike_action == "rollback":
+                    return False
+            if not meter.empty and (state.iteration % args.log_interval == 0 or state.iteration == run.train_iters):
                 run.reporter.step(meter.report())
             with meter.paused():
                 at_step_edge(run, stop)
+    return True
 
 
-def train_step(run: Run, batches: Iterator[EngineBatch]) -> float:
-    """One optimizer update over a global batch; returns its mean loss, the same on every rank."""
+@dataclass(frozen=True)
+class Step:
+    """loss: mean of the global batch, the same on every rank. updated: False when the engine left the weights alone."""
+
+    loss: float
+    updated: bool
+
+
+def train_step(run: Run, batches: Iterator[EngineBatch], skip: Skip) -> Step:
+    """One optimizer update over a global batch."""
     state = run.state
     size = run.args.derived.batch_plan.size_at(state.consumed_samples)
     set_learning_rate(
         run.engine.optimizer.optimizer, run.learning_rate(state.iteration + 1, state.consumed_samples + size)
     )
+    skipped = int(run.engine.skipped_steps)
     with batch_of(run.engine, size, run.parallel):
         loss = float(run.engine.train_batch(data_iter=batches))
+    updated = int(run.engine.skipped_steps) == skipped
     state.iteration += 1
     state.consumed_samples += size
-    state.skipped = int(run.engine.skipped_steps)
-    if not math.isfinite(loss):
-        raise NumericsError(
-            f"The loss is {loss} at step {state.iteration}; nothing was saved from this step. Resume from the last "
-            "checkpoint with a lower lr, a longer warmup, or bfloat16 in place of fp16."
-        )
-    return loss
+    state.data_position = skip.after(state.data_position, size)
+    state.skipped += not updated
+    return Step(loss, updated)
 
 
 def at_step_edge(run: Run, stop: StopFlag) -> None:

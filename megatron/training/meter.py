@@ -24,6 +24,11 @@ class Meter:
         """Count one step."""
         self._losses.append(loss)
 
+    @property
+    def empty(self) -> bool:
+        """No sound step since the last report."""
+        return not self._losses
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time inside is not training time."""

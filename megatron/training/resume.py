@@ -8,7 +8,7 @@ from megatron.checkpointing.load import check_complete, load_optimizer, load_wei
 from megatron.checkpointing.optimizer_state import load_masters_from_model
 from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from megatron.checkpointing.together import Together
-from megatron.errors import CheckpointError
+from megatron.errors import CheckpointError, NumericsError
 from megatron.mpu.parallel_state import ParallelState
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -17,6 +17,8 @@ from megatron.training.reporter import Reporter
 from megatron.training.run import Run
 from megatron.training.saving import layout, versions
 from megatron.training.state import restore_rng
+
+_RETURNS = 3  # times that a run may go back to the same checkpoint
 
 
 def checkpoint_to_load(args: NeoXArgs, parallel: ParallelState, reporter: Reporter) -> CheckpointReader | None:
@@ -56,6 +58,8 @@ def load_run(run: Run) -> None:
         return
     run.state.iteration = run.state.last_saved = reader.iteration
     run.state.consumed_samples = int(reader.state["consumed_samples"])
+    run.state.data_position = int(reader.state.get("data_position", run.state.consumed_samples))
+    run.state.left_behind = [(int(start), int(end)) for start, end in reader.state.get("left_behind", ())]
     run.state.skipped = int(reader.state["skipped"])
     run.plan_length()
     same_layout = reader.state["layout"] == layout(args)
@@ -69,6 +73,39 @@ def load_run(run: Run) -> None:
         f"Resumed from {folder}: step {run.state.iteration}, {run.state.consumed_samples} samples consumed{age}"
         + ("." if same_layout else f"; saved with {reader.state['layout']}, now {layout(args)}.")
     )
+
+
+def go_back(run: Run) -> None:
+    """Return to the newest checkpoint of this run, and leave out the samples that were read since it.
+
+    Raises NumericsError when there is no checkpoint, or a third return to the same one.
+    """
+    state = run.state
+    if run.saver is not None:
+        run.saver.finish()
+    if run.saver is None or state.last_saved is None:
+        raise NumericsError(
+            f"The loss jumped at step {state.iteration} and there is no checkpoint to go back to. Save more often "
+            "(checkpoint_factor), or set loss_spike_action: warn."
+        )
+    reached, position, returns = state.iteration, state.data_position, state.returns
+    run.checkpoint = CheckpointReader(
+        find_checkpoint(run.saver.save, None, run.reporter.warn, Together.of(run.parallel))
+    )
+    load_run(run)
+    state.returns = (*(step for step in returns if step == state.iteration), state.iteration)
+    if len(state.returns) > _RETURNS:
+        raise NumericsError(
+            f"The loss jumped again after {_RETURNS} returns to step {state.iteration}. Lower lr, or look at the data "
+            f"up to sample {position}."
+        )
+    left = (state.data_position, position)
+    state.left_behind.append(left)
+    state.data_position = position
+    run.reporter.warn(
+        f"Back from step {reached} to step {state.iteration}; samples {left[0]} to {left[1]} are left out."
+    )
+    run.reporter.event("rollback", iteration=state.iteration, reached=reached, left_behind=list(left))
 
 
 def _compare_settings(reader: CheckpointReader, args: NeoXArgs, reporter: Reporter) -> None:

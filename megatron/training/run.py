@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from megatron.checkpointing.reader import CheckpointReader
 from megatron.checkpointing.saver import CheckpointSaver
 from megatron.data.from_args import Datasets
+from megatron.data.skipping import Skip
 from megatron.model.config import ModelConfig
 from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -32,6 +33,10 @@ class Run:
     checkpoint: CheckpointReader | None  # where the run continues
     train_samples: int | None = None  # where the length is given in tokens or epochs
     state: RunState = field(default_factory=RunState)
+
+    def skip(self) -> Skip:
+        """Positions of the training data that are left out: those of the settings, and what going back left behind."""
+        return Skip([*(self.args.skip_samples or ()), *self.state.left_behind])
 
     def learning_rate(self, iteration: int, samples: int) -> float:
         """Of the update that is number `iteration` and after which `samples` samples are trained on."""

@@ -146,6 +146,8 @@ def _state(run: Run) -> dict[str, Any]:
     return {
         "iteration": run.state.iteration,
         "consumed_samples": run.state.consumed_samples,
+        "data_position": run.state.data_position,
+        "left_behind": [list(positions) for positions in run.state.left_behind],
         "skipped": run.state.skipped,
         "optimizer_steps": optimizer_steps(run.engine.optimizer),
         "padded_vocab_size": run.model_config.padded_vocab_size,

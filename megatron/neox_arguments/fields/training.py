@@ -17,6 +17,23 @@ class RunArgs(Group):
     iteration: Count | None = Field(None, description="Checkpoint step to load; default the newest.")
 
 
+class SoundnessArgs(Group):
+    """What happens at steps with bad numbers."""
+
+    skip_nonfinite_steps: Count = Field(
+        0, description="Steps in a row with NaN or infinite gradients that pass without an update; one more stops."
+    )
+    skip_samples: list[Annotated[list[Count], Field(min_length=2, max_length=2)]] | None = Field(
+        None, description="Ranges [start, end) of sample positions that are not trained on."
+    )
+    loss_spike_deviations: float | None = Field(
+        None, gt=0, description="Report a loss this many standard deviations above the mean of the last 50 steps."
+    )
+    loss_spike_action: Annotated[Literal["warn", "rollback"], AnyCase] = Field(
+        "warn", description="rollback: go back to the last checkpoint and leave out the samples since."
+    )
+
+
 class CheckpointArgs(Group):
     """Saving and loading."""
 

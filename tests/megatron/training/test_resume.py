@@ -71,8 +71,8 @@ def test_warm_start_retention_and_refusals(tmp_path: Path, data: Path) -> None:
     assert seen["finetune"] == [0, 0]
     assert seen["finetune_weights_equal"] is True
     assert seen["fresh_moments"] == [6, 24]
-    assert "'layers.3." in seen["other_model"]
-    assert "tokenizer" in seen["other_tokenizer"]
+    assert "num_layers: 4 -> 3 (--set num_layers=3)" in seen["other_model"]
+    assert "tokenizer_type:" in seen["other_tokenizer"]
     assert "The loss is nan at step 1" in seen["nan"]
     assert seen["nan_saved"] == []
 
