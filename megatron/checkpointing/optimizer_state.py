@@ -20,11 +20,16 @@ MASTER = "fp32"
 
 @dataclass(frozen=True)
 class Fragment:
-    """This rank's part of one parameter's optimizer state: elements [start, start + numel) of the flat parameter."""
+    """This rank's part of one parameter's optimizer state: elements [start, start + numel) of the flat parameter.
+
+    It lies at `offset` of `partition`, which holds the reduced gradient while the inner optimizer steps.
+    """
 
     parameter: torch.nn.Parameter
     start: int
     tensors: dict[str, Tensor]  # kind -> float32 [numel], views of the live state
+    partition: Tensor
+    offset: int
 
 
 def fragments(optimizer: Any, parameters: list[torch.nn.Parameter], *, masters: bool) -> Iterator[Fragment]:
@@ -45,7 +50,7 @@ def fragments(optimizer: Any, parameters: list[torch.nn.Parameter], *, masters: 
         }
         if masters:
             tensors[MASTER] = flat.detach().narrow(0, place.offset, place.stretch.numel)
-        yield Fragment(parameter, place.stretch.start, tensors)
+        yield Fragment(parameter, place.stretch.start, tensors, flat, place.offset)
 
 
 def optimizer_steps(optimizer: Any) -> int:

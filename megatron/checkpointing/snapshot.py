@@ -15,7 +15,7 @@ from megatron.checkpointing.optimizer_state import fragments
 from megatron.checkpointing.partitions import is_partitioned, own_stretch, own_values
 from megatron.checkpointing.tensor_file import TensorFile
 from megatron.mpu.parallel_state import ParallelState
-from megatron.mpu.shard import shard_of
+from megatron.mpu.shard import counts_here, shard_of
 
 
 def rank_files(
@@ -32,7 +32,7 @@ def rank_files(
     rng: generator states of this rank (uint8 tensors); without any there is no file.
     """
     files = []
-    owned = [parameter for parameter in parameters if _owns(parameter, parallel)]
+    owned = [parameter for parameter in parameters if counts_here(parameter, parallel.tp)]
     held = [p for p in owned if (is_partitioned(p) or parallel.data_rank == 0) and own_stretch(p).numel]
     if held:
         files.append(
@@ -99,9 +99,3 @@ def piece_of(parameter: torch.nn.Parameter, kind: str, flat_start: int, parallel
         "dim_size": size,
         "flat_start": flat_start,
     }
-
-
-def _owns(parameter: torch.nn.Parameter, parallel: ParallelState) -> bool:
-    replicated_copy = shard_of(parameter).dim is None and parallel.tp.rank > 0
-    tied_copy = getattr(parameter, "ds_pipe_replicated", False)
-    return not (replicated_copy or tied_copy)

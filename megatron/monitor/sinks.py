@@ -53,6 +53,7 @@ def step_scalars(result: StepResult) -> dict[str, float]:
         "train/learning_rate": result.lr,
         "train/grad_norm": result.grad_norm,
         "train/loss_scale": result.loss_scale,
+        "train/noise_scale": result.noise_scale,
         "train/kept_attention": result.kept_ratio,
         "train/skipped_steps": result.skipped,
         "train/consumed_samples": result.consumed_samples,

@@ -12,6 +12,7 @@ class StepResult:
     kept_ratio: share of causal query-key pairs that attention computes, 0 to 1.  skipped: steps skipped so far.
     kept_by_layer: kept_ratio of each layer (the paper's "Atten. %").  kept_keys_by_layer: share of all keys that the
     last token of a row sees (its "r.KV").
+    noise_scale: gradient noise scale in samples, where it is measured and resolved.
     """
 
     iteration: int
@@ -28,5 +29,6 @@ class StepResult:
     eta_seconds: float | None
     skipped: int = 0
     loss_scale: float | None = None
+    noise_scale: float | None = None
     kept_by_layer: tuple[float, ...] = ()
     kept_keys_by_layer: tuple[float, ...] = ()

@@ -73,6 +73,13 @@ def shard_of(parameter: nn.Parameter) -> Shard:
     return shard
 
 
+def counts_here(parameter: nn.Parameter, tp: TensorParallel) -> bool:
+    """Whether this rank speaks for its part: replicated tensors by tensor rank 0, tied copies by their first stage."""
+    replicated_copy = shard_of(parameter).dim is None and tp.rank > 0
+    tied_copy = getattr(parameter, "ds_pipe_replicated", False)
+    return not (replicated_copy or tied_copy)
+
+
 def derive_seed(*parts: object) -> int:
     """A seed of 63 bits out of any parts, the same on every machine."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()

@@ -133,16 +133,7 @@ REFUSED: dict[str, Refused] = {
     # logging
     "wandb_init_all_ranks": Refused("one process speaks for the run"),
     "git_hash": Refused("it is found by the program", neutral=()),
-    "log_grad_pct_zeros": Refused(
-        "per-weight statistics are not logged; the whole gradient's norm is in the step line"
-    ),
-    "log_param_norm": Refused("per-weight statistics are not logged; the whole gradient's norm is in the step line"),
-    "log_optimizer_states": Refused(
-        "per-weight statistics are not logged; the whole gradient's norm is in the step line"
-    ),
-    "log_gradient_noise_scale": Refused("the noise scale is not estimated (in GPT-NeoX it crashes)"),
-    "gradient_noise_scale_n_batches": Refused("the noise scale is not estimated", neutral=(5,)),
-    "gradient_noise_scale_cpu_offload": Refused("the noise scale is not estimated"),
+    "gradient_noise_scale_cpu_offload": Refused("the estimate keeps no gradients that could be offloaded"),
     "memory_profiling": Refused(_PROFILE),
     "memory_profiling_path": Refused(_PROFILE, neutral=()),
     "profile": Refused(_PROFILE),

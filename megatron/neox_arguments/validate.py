@@ -16,6 +16,7 @@ from megatron.neox_arguments.derive import named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
 from megatron.neox_arguments.model_rules import MODEL_RULES
+from megatron.neox_arguments.monitor_rules import MONITOR_RULES
 from megatron.neox_arguments.optimization_rules import OPTIMIZATION_RULES
 from megatron.neox_arguments.refused import REFUSED
 
@@ -301,5 +302,6 @@ RULES: list[Rule] = [
     data_reader_is_built,
     *DATA_RULES,
     *CONTEXT_RULES,
+    *MONITOR_RULES,
     *MODEL_RULES,
 ]

@@ -57,7 +57,7 @@ def _train(run: Run) -> bool:
         dp_size=run.parallel.dp_size,
         skip=skip,
     )
-    with closing(read):  # with it end the processes that read ahead
+    with closing(read), closing(Meter(run)) as meter:  # with the first end the processes that read ahead
         batches = engine_batches(
             read if ledger is None else ledger.watch(read),
             run.engine.gradient_accumulation_steps,
@@ -69,10 +69,11 @@ def _train(run: Run) -> bool:
         finite = FiniteCheck(args.skip_nonfinite_steps, adapts_scale=args.derived.precision == "fp16")
         spikes = LossSpikes(args.loss_spike_deviations)
         if state.iteration == 0 and run.saver is not None and args.derived.is_save_iteration(0):
-            start_save(run)
-        meter = Meter(run)
+            with meter.paused():
+                start_save(run)
         while state.iteration < run.train_iters:
             before = state.data_position
+            meter.before_step()
             step = train_step(run, batches, skip)
             if finite.passes(state.iteration, step.loss, step.updated, state.last_saved):
                 meter.add(step.loss)
@@ -90,8 +91,9 @@ def _train(run: Run) -> bool:
                 )
                 if args.loss_spike_action == "rollback":
                     return False
-            if not meter.empty and (state.iteration % args.log_interval == 0 or state.iteration == run.train_iters):
+            if meter.due():
                 run.reporter.step(meter.report())
+                run.reporter.norms(state.iteration, meter.weight_norms())
             with meter.paused():
                 at_step_edge(run, stop)
     return True

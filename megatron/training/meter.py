@@ -10,7 +10,9 @@ import torch.distributed as dist
 
 from megatron.monitor.step_result import StepResult
 from megatron.training.engine import gradient_norm
+from megatron.training.noise_scale import NoiseScale
 from megatron.training.run import Run
+from megatron.training.weight_norms import WeightNorms
 
 
 class Meter:
@@ -18,16 +20,40 @@ class Meter:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._noise = NoiseScale(run)
+        self._norms = WeightNorms(run)
         self._restart()
 
-    def add(self, loss: float) -> None:
-        """Count one step."""
-        self._losses.append(loss)
+    def due(self) -> bool:
+        """Whether a report is due after the step that has ended: every `log_interval` steps, and at the end.
 
-    @property
-    def empty(self) -> bool:
-        """No sound step since the last report."""
-        return not self._losses
+        Not when no step since the last report was sound.
+        """
+        return bool(self._losses) and self._steps_to_report(self._run.state.iteration) == 0
+
+    def before_step(self) -> None:
+        """Announce a step."""
+        left = 1 + self._steps_to_report(self._run.state.iteration + 1)
+        self._noise.before_step(left)
+        if left == 1:
+            self._norms.arm()
+
+    def _steps_to_report(self, iteration: int) -> int:
+        return min(-iteration % self._run.args.log_interval, self._run.train_iters - iteration)
+
+    def add(self, loss: float) -> None:
+        """Count the step. A collective: every rank calls it."""
+        self._losses.append(loss)
+        self._noise.after_step()
+
+    def weight_norms(self) -> dict[str, dict[str, float]]:
+        """Tag group -> weight -> value of the last step, see WeightNorms. A collective: every rank calls it."""
+        return self._norms.report()
+
+    def close(self) -> None:
+        """Leave the engine without the hooks that measured it."""
+        self._noise.close()
+        self._norms.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -58,6 +84,7 @@ class Meter:
             eta_seconds=(run.train_iters - run.state.iteration) * seconds,
             skipped=run.state.skipped,
             loss_scale=float(run.engine.optimizer.cur_scale) if derived.precision == "fp16" else None,
+            noise_scale=self._noise.report(),
             kept_by_layer=kept.pairs_by_layer,
             kept_keys_by_layer=kept.keys_by_layer,
         )

@@ -49,6 +49,13 @@ class Reporter:
             self.event("step", **asdict(result))
             self._trackers.step(result)
 
+    def norms(self, iteration: int, groups: dict[str, dict[str, float]]) -> None:
+        """Figures of each weight, under their tag groups."""
+        if self._speaks and groups:
+            self.event("norms", iteration=iteration, **groups)
+            tags = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+            self._trackers.scalars(tags, iteration)
+
     def evaluation(self, iteration: int, result: SetLoss) -> None:
         """The loss of a held-out set."""
         self.say(

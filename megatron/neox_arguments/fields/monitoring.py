@@ -9,6 +9,16 @@ class MonitorArgs(Group):
     """Step lines, trackers, files."""
 
     log_interval: Positive = Field(100, description="Steps between step lines.")
+    log_grad_norm: bool | None = Field(None, description="Log the gradient norm of each weight at every step line.")
+    log_param_norm: bool = Field(False, description="Log the norm of each weight at every step line.")
+    log_grad_pct_zeros: bool = Field(False, description="Log each weight's share of zero gradient entries, in percent.")
+    log_optimizer_states: bool = Field(False, description="Log the norm of each weight's optimizer moments.")
+    log_gradient_noise_scale: bool = Field(
+        False, description="Estimate the gradient noise scale (McCandlish et al. 2018), in samples."
+    )
+    gradient_noise_scale_n_batches: Positive = Field(
+        5, description="Steps before each step line that it is taken from."
+    )
     log_dir: str | None = Field(None, description="Folder for a log file of each process.")
     tensorboard_dir: str | None = Field(None, description="Folder for TensorBoard.")
     use_wandb: bool | None = Field(None, description="Log to Weights & Biases.")

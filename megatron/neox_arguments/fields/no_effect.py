@@ -33,5 +33,4 @@ class NoEffectArgs(Group):
     )
     PRINT_KV_RATIO: Switch = Field(None, description="the share of kept pairs is in every step line")
     print_ratio_intervals: int | None = Field(None, description="the share of kept pairs follows log_interval")
-    log_grad_norm: Switch = Field(None, description="the gradient norm is in every step line")
     override_lr_scheduler: Switch = Field(None, description="the schedule always follows the settings, also on resume")

@@ -110,6 +110,16 @@ BREAKING = [
         ["beta_slow 40", "below beta_fast 32"],
     ),
     ("gated_mlp_has_no_bias", {"activation": "swiglu", "use_bias_in_mlp": True}, ["no biases"]),
+    (
+        "noise_scale_sees_whole_gradients",
+        {"log_gradient_noise_scale": True, "pipe_parallel_size": 2, "no_weight_tying": False},
+        ["tied embedding", "no_weight_tying: true"],
+    ),
+    (
+        "noise_scale_sees_whole_texts",
+        {"log_gradient_noise_scale": True, "context_parallel_size": 2},
+        ["context_parallel_size: 1"],
+    ),
     ("validation_sets_have_names", {"validation_sets": {"the books": "a"}}, ["'the books'", "letters"]),
     ("validation_sets_have_names", {"validation_sets": {"test": "a"}}, ["'test'"]),
     ("validation_sets_have_names", {"validation_label_sets": {"books": "a"}}, ["books is no name"]),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from megatron.training.noise_scale import NoiseEstimate
 from tests.helpers.tiny_run import tiny_settings, write_tiny_data
 
 STEPS = 4
@@ -32,6 +33,11 @@ def masked_settings(folder: Path, **changes: Any) -> dict[str, Any]:
         train_iters=STEPS,
         train_batch_size=BATCH,
         eval_interval=2,
+        log_param_norm=True,
+        log_grad_norm=True,
+        log_grad_pct_zeros=True,
+        log_optimizer_states=True,
+        log_gradient_noise_scale=True,
         eval_iters=100,
         data_cache_path=str(folder / "cache"),
     )
@@ -60,6 +66,8 @@ class PlainRun:
 
     losses: list[float] = field(default_factory=list)
     row_means: list[float] = field(default_factory=list)
+    noise: list[dict[int, NoiseEstimate]] = field(default_factory=list)  # micro-batch size -> estimate, by step
+    norms: list[dict[str, dict[str, float]]] = field(default_factory=list)  # as WeightNorms reports them, by step
     held_out: dict[str, tuple[float, int, int]] = field(default_factory=dict)  # name -> loss, tokens, samples
 
 
@@ -88,12 +96,15 @@ def plain_run(config: str) -> PlainRun:
         counts = batch.loss_mask.sum(dim=1).int().tolist()
         means = [row.mean().item() if len(row) else 0.0 for row in losses.split(counts)]
         assert len(set(counts)) > 2
+        found.noise.append(_noise(model, losses.split(counts)))
         loss = losses.mean()
         loss.backward()
+        gradients = {p.shard.name: p.grad.double().clone() for p in model.parameters()}
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr(update)
         optimizer.step()
+        found.norms.append(_norms(model, optimizer, gradients))
         optimizer.zero_grad()
         found.losses.append(loss.item())
         found.row_means.append(sum(means) / BATCH)
@@ -104,6 +115,42 @@ def plain_run(config: str) -> PlainRun:
             losses = torch.cat([_token_losses(model, next(single)) for _ in range(data.num_samples)])
         found.held_out[name] = (losses.double().mean().item(), losses.numel(), data.num_samples)
     return found
+
+
+def _noise(model: Any, rows: tuple[torch.Tensor, ...]) -> dict[int, NoiseEstimate]:
+    """Appendix A.1 with the gradients of all micro-batches of 1, 2 and 4 samples side by side."""
+    tokens = sum(len(row) for row in rows)
+    parameters = list(model.parameters())
+    gradients = torch.stack(
+        [
+            torch.cat([g.double().flatten() for g in torch.autograd.grad(row.sum(), parameters, retain_graph=True)])
+            for row in rows
+        ]
+    )
+    whole = (gradients.sum(dim=0) / tokens).square().sum()
+    found = {}
+    for size in (1, 2, 4):
+        count = BATCH // size
+        parts = gradients.view(count, size, -1).sum(dim=1) * count / tokens
+        small = parts.square().sum(dim=1).mean()
+        found[size] = NoiseEstimate(
+            gradient=float((BATCH * whole - size * small) / (BATCH - size)),
+            noise=float((small - whole) / (1 / size - 1 / BATCH)),
+        )
+    return found
+
+
+def _norms(model: Any, optimizer: Any, gradients: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+    weights = {p.shard.name: p for p in model.parameters()}
+    states = {
+        f"{name}/{kind}": optimizer.state[p][kind] for name, p in weights.items() for kind in ("exp_avg", "exp_avg_sq")
+    }
+    return {
+        "gradient_norms": {name: float(g.norm()) for name, g in gradients.items()},
+        "pct_grad_zeros": {name: float((g == 0).double().mean() * 100) for name, g in gradients.items()},
+        "parameter_norms": {name: float(p.detach().double().norm()) for name, p in weights.items()},
+        "optimizer_state_norms": {name: float(state.double().norm()) for name, state in states.items()},
+    }
 
 
 def _token_losses(model: Any, batch: Any) -> torch.Tensor:
