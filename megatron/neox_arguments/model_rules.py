@@ -51,9 +51,13 @@ def rope_scaling_entries_fit(args: "NeoXArgs") -> Iterator[Complaint]:
         )
 
 
+def mlp_is_gated(args: "NeoXArgs") -> bool:
+    """Whether the MLP has three matrices in place of two."""
+    return args.mlp_type == "llama" or args.activation in ("geglu", "swiglu", "reglu", "glu", "bilinear")
+
+
 def gated_mlp_has_no_bias(args: "NeoXArgs") -> Iterator[Complaint]:
-    gated = args.mlp_type == "llama" or args.activation in ("geglu", "swiglu", "reglu", "glu", "bilinear")
-    if gated and args.use_bias_in_mlp and "use_bias_in_mlp" in args.model_fields_set:
+    if mlp_is_gated(args) and args.use_bias_in_mlp and "use_bias_in_mlp" in args.model_fields_set:
         yield "use_bias_in_mlp", "the gated MLP has no biases. Set use_bias_in_mlp: false, or remove the line."
 
 

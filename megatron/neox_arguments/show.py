@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from megatron.neox_arguments.arguments import GROUPS, NeoXArgs
 from megatron.neox_arguments.fields.no_effect import NoEffectArgs
+from megatron.neox_arguments.summary import summary
 
 _RANKS_SHOWN = 16
 
@@ -16,7 +17,7 @@ _RANKS_SHOWN = 16
 def describe(args: NeoXArgs) -> str:
     """Several blocks of aligned lines, for `--check` and the start of a log."""
     blocks = [_group(args, title, group) for title, group in GROUPS.items() if group is not NoEffectArgs]
-    blocks += [_derived(args), _layout(args), _notes(args)]
+    blocks += [_derived(args), _layout(args), _notes(args), _in_short(args)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -57,7 +58,8 @@ def _derived(args: NeoXArgs) -> str:
 def _layout(args: NeoXArgs) -> str:
     derived = args.derived
     title = (
-        f"Parallel layout: {derived.world_size} processes = {derived.pp_size} pipeline x {derived.dp_size} data"
+        f"Parallel layout: {derived.world_size} process{'es' if derived.world_size > 1 else ''}"
+        f" = {derived.pp_size} pipeline x {derived.dp_size} data"
         f" x {derived.cp_size} context x {derived.tp_size} tensor, ZeRO stage {derived.zero_stage}"
     )
     lines = [title, "  rank  pipeline stage  data  context  tensor"]
@@ -74,6 +76,10 @@ def _layout(args: NeoXArgs) -> str:
 def _notes(args: NeoXArgs) -> str:
     found = notes(args)
     return "\n".join(["Notes", *(f"  {note}" for note in found)]) if found else ""
+
+
+def _in_short(args: NeoXArgs) -> str:
+    return "\n".join(["In short", *(f"  {word:12} {sentence}" for word, sentence in summary(args))])
 
 
 def _table(title: str, rows: list[tuple[str, str, str]]) -> str:
