@@ -84,10 +84,10 @@ class Attention(nn.Module):
         """[batch, new, hidden_size] -> query [batch, heads, new, head_dim], key and value [batch, kv_heads, ...]."""
         groups = self.config.num_kv_heads // self.tp.size
         fused = rearrange(self.query_key_value(hidden), "b s (g r d) -> b s g r d", g=groups, d=self.config.head_dim)
-        query = rearrange(fused[..., :-2, :], "b s g r d -> b (g r) s d")
-        key = rearrange(fused[..., -2, :], "b s g d -> b g s d")
-        value = rearrange(fused[..., -1, :], "b s g d -> b g s d")
-        return query, key, value
+        shared = self.config.num_attention_heads // self.config.num_kv_heads
+        # One split, whose backward is one join: three slices would each fill a tensor of their own with zeros.
+        query, key, value = fused.split([shared, 1, 1], dim=3)
+        return tuple(rearrange(part, "b s g r d -> b (g r) s d") for part in (query, key, value))
 
     def _head_norm(self, name: str) -> HeadNorm:
         config = self.config

@@ -54,7 +54,7 @@ class StageModule(PipelineModule):
         super().__init__(
             layers=_layer_specs(config, parallel.tp),
             topology=parallel.topology,
-            loss_fn=partial(weighted_loss, tp=parallel.tp, z_loss=config.z_loss),
+            loss_fn=partial(weighted_loss, tp=parallel.tp, z_loss=config.z_loss, overwrite_logits=True),
             partition_method=partition_method,
         )
         numbers = (f.attention.layer for f in self.forward_funcs if isinstance(f, TransformerLayer))

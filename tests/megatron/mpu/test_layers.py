@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from megatron.mpu.cross_entropy import vocab_parallel_cross_entropy
+from megatron.mpu.cross_entropy import _CHUNK_ELEMENTS, cross_entropy_and_log_z, vocab_parallel_cross_entropy
 from megatron.mpu.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -106,7 +106,7 @@ def test_two_tensor_ranks_equal_one():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_cross_entropy_equals_torch(dtype, monkeypatch):
-    monkeypatch.setattr("megatron.mpu.cross_entropy._CHUNK_ELEMENTS", 64)  # several chunks, the last short
+    monkeypatch.setitem(_CHUNK_ELEMENTS, "cpu", 64)  # several chunks, the last short
     logits = (torch.randn(5, 3, 20) * 4).to(dtype).requires_grad_()
     twin = logits.detach().clone().requires_grad_()
     labels = torch.randint(20, (5, 3))
@@ -118,6 +118,26 @@ def test_cross_entropy_equals_torch(dtype, monkeypatch):
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
     torch.testing.assert_close(logits.grad, twin.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_may_take_the_place_of_the_logits(dtype, monkeypatch):
+    monkeypatch.setitem(_CHUNK_ELEMENTS, "cpu", 64)
+    hidden, table = torch.randn(5, 3, 8).to(dtype), torch.randn(20, 8).to(dtype)
+    labels = torch.randint(20, (5, 3))
+    found = []
+    for overwrite in (False, True):
+        leaves = [tensor.clone().requires_grad_() for tensor in (hidden, table)]
+        raw = leaves[0] @ leaves[1].t()
+        logits = 3 * torch.tanh(raw / 3)  # the cap keeps tensors of its own for backward
+        address = logits.data_ptr()
+        losses, log_z = cross_entropy_and_log_z(logits, labels, TensorParallel(), overwrite_logits=overwrite)
+        before = logits.detach().clone()
+        (losses * 0.7 - 0.1 * log_z).sum().backward()
+        assert logits.data_ptr() == address and torch.equal(logits, before) is not overwrite
+        found.append([leaf.grad for leaf in leaves])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_cross_entropy_refuses_labels_outside():
