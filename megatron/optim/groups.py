@@ -14,7 +14,7 @@ from megatron.neox_arguments.optimization import OptimizerSettings
 
 Role = Literal["vector", "embedding", "head", "hidden"]
 
-# Elementwise optimizer state of each rule, by name; "whole": state of a parameter that is not shaped like it.
+# Elementwise optimizer state of each rule, by name; and state of a parameter that is not shaped like it.
 STATE = {
     "adamw": ("exp_avg", "exp_avg_sq"),
     "adamw8bit": ("exp_avg", "exp_avg_sq"),
@@ -39,11 +39,11 @@ def role_of(parameter: torch.nn.Parameter) -> Role:
 
 
 def parameter_groups(parameters: Iterable[torch.nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer: params, lr, weight_decay, lr_scale, rule, state_kinds, whole_kinds.
+    """Groups for a torch optimizer: params, lr, weight_decay, lr_scale, rule.
 
-    lr_scale: the schedule's learning rate is multiplied by it. rule: how the group is updated, a key of STATE.
-    state_kinds, whole_kinds: what a checkpoint holds of it. Groups without parameters are left out: DeepSpeed cannot
-    shard an empty group.
+    lr_scale: the schedule's learning rate is multiplied by it. rule: how the group is updated, a key of STATE. Each
+    parameter is marked with the names of its state (`.state_kinds`: elementwise, whole), which checkpoints hold.
+    Groups without parameters are left out: DeepSpeed cannot shard an empty group.
     """
     groups: dict[tuple[str, float, float], list[torch.nn.Parameter]] = {}
     for parameter in parameters:
@@ -52,7 +52,9 @@ def parameter_groups(parameters: Iterable[torch.nn.Parameter], settings: Optimiz
         scale = settings.hidden_lr_scale if role == "hidden" else 1.0
         # Decoupled decay is lr x weight_decay: the second grows as the first shrinks, so their product stays.
         decay = settings.weight_decay / scale if decays else 0.0
-        groups.setdefault((_rule(settings, role), scale, decay), []).append(parameter)
+        rule = _rule(settings, role)
+        parameter.state_kinds = (STATE[rule], WHOLE_STATE.get(rule, ()))  # type: ignore[attr-defined]  # for checkpoints
+        groups.setdefault((rule, scale, decay), []).append(parameter)
     return [
         {
             "params": members,
@@ -60,8 +62,6 @@ def parameter_groups(parameters: Iterable[torch.nn.Parameter], settings: Optimiz
             "lr_scale": scale,
             "weight_decay": decay,
             "rule": rule,
-            "state_kinds": STATE[rule],
-            "whole_kinds": WHOLE_STATE.get(rule, ()),
         }
         for (rule, scale, decay), members in groups.items()
     ]

@@ -1,13 +1,19 @@
 """The optimizer a run's settings ask for, over this rank's parameters, for DeepSpeed to shard."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from megatron.errors import SettingsError
+from megatron.mpu.parallel_state import TensorParallel
 from megatron.neox_arguments.optimization import OPTIMIZERS, OptimizerSettings
+from megatron.optim.adafactor import Adafactor
+from megatron.optim.adam8bit import build_adam8bit
 from megatron.optim.groups import parameter_groups
 from megatron.optim.lion import Lion
+from megatron.optim.muon import Muon
+from megatron.optim.sliced import SlicedOptimizer
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -22,7 +28,22 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.P
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
     if settings.name == "lion":
         return Lion(groups, lr=lr, betas=betas)
+    if settings.name == "muon":
+        return Muon(groups, settings)
+    if settings.name == "adafactor":
+        return Adafactor(groups, settings)
+    if settings.name == "adamw8bit":
+        return build_adam8bit(groups, settings)
     raise SettingsError(f"optimizer.type {settings.name!r} is not available. Choose {', '.join(OPTIMIZERS)}.")
+
+
+def attach_ranks(optimizer: torch.optim.Optimizer, dp_group: Any, tp: TensorParallel) -> None:
+    """Once DeepSpeed has cut the weights: tell an optimizer of whole matrices who holds the rest.
+
+    dp_group: the ranks among which DeepSpeed cuts.
+    """
+    if isinstance(optimizer, SlicedOptimizer):
+        optimizer.attach(dp_group, tp)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
