@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.checkpointing.optimizer_state import MASTER, fragments, load_masters_from_model, prepare_state
+from megatron.checkpointing.optimizer_state import (
+    MASTER,
+    empty_state,
+    fragments,
+    load_masters_from_model,
+    set_whole_state,
+    state_kinds,
+    store_state,
+)
 from megatron.checkpointing.partitions import set_values
 from megatron.checkpointing.reader import CheckpointReader
 from megatron.errors import CheckpointError
@@ -26,25 +34,45 @@ def load_weights(reader: CheckpointReader, parameters: list[torch.nn.Parameter],
 def load_optimizer(
     reader: CheckpointReader, optimizer: Any, parameters: list[torch.nn.Parameter], parallel: ParallelState
 ) -> None:
-    """Copy moments and masters into DeepSpeed's slices, and the number of updates made."""
-    kinds = reader.optimizer_keys()
-    if not kinds:
+    """Copy moments and masters into DeepSpeed's slices, and the number of updates made.
+
+    Raises CheckpointError where the checkpoint's optimizer kept other state than this run's.
+    """
+    if not reader.optimizer_keys() and any(any(state_kinds(parameter)) for parameter in parameters):
         raise CheckpointError(
             f"{reader.folder} holds no optimizer state. Set no_load_optim: true to start with fresh moments."
         )
-    prepare_state(optimizer, [kind for kind in kinds if kind != MASTER], int(reader.state["optimizer_steps"]))
+    for parameter in parameters:
+        _check_kinds(reader, parameter)
     load_masters_from_model(optimizer, parameters)
-    for fragment in fragments(optimizer, parameters, masters=True):
+    state = empty_state(optimizer, parameters)
+    for fragment in fragments(optimizer, parameters, masters=True, state=state):
         name = shard_of(fragment.parameter).name
-        for kind in kinds:
-            if kind not in fragment.tensors:
-                raise CheckpointError(
-                    f"{reader.folder} holds optimizer state {kind!r}, which this run's optimizer does not have. "
-                    "Use the optimizer that saved it, or set no_load_optim: true."
-                )
-            part = _local_part(reader.optimizer_tensor(name, kind), fragment.parameter, reader, parallel)
-            target = fragment.tensors[kind].data
-            target.copy_(part.reshape(-1).narrow(0, fragment.start, target.numel()))
+        for kind, target in fragment.tensors.items():
+            if kind in reader.optimizer_kinds(name):
+                part = _local_part(reader.optimizer_tensor(name, kind), fragment.parameter, reader, parallel)
+                target.copy_(part.reshape(-1).narrow(0, fragment.start, target.numel()))
+    store_state(optimizer, state, int(reader.state["optimizer_steps"]))
+    for parameter in parameters:
+        _, whole = state_kinds(parameter)
+        if whole:
+            name = shard_of(parameter).name
+            set_whole_state(optimizer, parameter, {kind: reader.optimizer_tensor(name, kind) for kind in whole})
+
+
+def _check_kinds(reader: CheckpointReader, parameter: torch.nn.Parameter) -> None:
+    name = shard_of(parameter).name
+    stored = set(reader.optimizer_kinds(name)) - {MASTER}
+    wanted = {kind for kinds in state_kinds(parameter) for kind in kinds}
+    if stored != wanted:
+        raise CheckpointError(
+            f"{reader.folder} holds {_listed(stored)} of {name}, and this run's optimizer keeps {_listed(wanted)}. "
+            "Use the optimizer that saved it, or set no_load_optim: true."
+        )
+
+
+def _listed(kinds: set[str]) -> str:
+    return ", ".join(sorted(kinds)) or "no optimizer state"
 
 
 def check_complete(reader: CheckpointReader, names: set[str]) -> None:

@@ -32,21 +32,28 @@ class Fragment:
     offset: int
 
 
-def fragments(optimizer: Any, parameters: list[torch.nn.Parameter], *, masters: bool) -> Iterator[Fragment]:
-    """The live optimizer state of this rank, one fragment per parameter it owns a part of.
+State = dict[int, dict[str, Tensor]]  # number of a flat partition -> kind -> float32, shaped like the partition
 
-    optimizer: DeepSpeed's ZeRO or bf16 optimizer, after `prepare_state` or a first step.
+
+def fragments(
+    optimizer: Any, parameters: list[torch.nn.Parameter], *, masters: bool, state: State | None = None
+) -> Iterator[Fragment]:
+    """The optimizer state of this rank, one fragment per parameter it owns a part of.
+
+    optimizer: DeepSpeed's ZeRO or bf16 optimizer.
     masters: include the fp32 master weights under the kind "fp32" (needless when the model itself is fp32).
+    state: to be looked at in place of the live one.
     """
+    state = {} if state is None else state
     for parameter in parameters:
         place = _place(optimizer, parameter)
         if place is None:
             continue
         flat = _flat_partitions(optimizer)[place.partition]
+        if place.partition not in state:
+            state[place.partition] = _live_state(optimizer.optimizer, flat)
         tensors = {
-            kind: value.narrow(0, place.offset, place.stretch.numel)
-            for kind, value in optimizer.optimizer.state[flat].items()
-            if torch.is_tensor(value) and value.shape == flat.shape
+            kind: value.narrow(0, place.offset, place.stretch.numel) for kind, value in state[place.partition].items()
         }
         if masters:
             tensors[MASTER] = flat.detach().narrow(0, place.offset, place.stretch.numel)
@@ -63,14 +70,43 @@ def optimizer_steps(optimizer: Any) -> int:
     return max(steps, default=0)
 
 
-def prepare_state(optimizer: Any, kinds: list[str], steps: int) -> None:
-    """Create zero moments of the given kinds before a first step, so that saved values can be copied in."""
-    for flat in _flat_partitions(optimizer):
-        state = optimizer.optimizer.state[flat]
-        state["step"] = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
-        for kind in kinds:
-            if kind not in state:
-                state[kind] = torch.zeros_like(flat)
+def whole_state(optimizer: Any, parameter: torch.nn.Parameter) -> dict[str, Tensor]:
+    """State of a parameter that is not shaped like it (Adafactor's rows and columns), the same on every rank."""
+    return getattr(optimizer.optimizer, "whole", {}).get(parameter, {})
+
+
+def set_whole_state(optimizer: Any, parameter: torch.nn.Parameter, tensors: dict[str, Tensor]) -> None:
+    optimizer.optimizer.whole[parameter] = {kind: value.to(parameter.device) for kind, value in tensors.items()}
+
+
+def state_kinds(parameter: torch.nn.Parameter) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the state that this run's optimizer keeps of a parameter: elementwise, whole."""
+    return parameter.state_kinds  # type: ignore[attr-defined]  # put there by megatron/optim/groups.py
+
+
+def empty_state(optimizer: Any, parameters: list[torch.nn.Parameter]) -> State:
+    """Zeros where elementwise state will be, to be filled from a checkpoint."""
+    flats = _flat_partitions(optimizer)
+    state: State = {}
+    for parameter in parameters:
+        place = _place(optimizer, parameter)
+        if place is not None:
+            elementwise, _ = state_kinds(parameter)
+            present = state.setdefault(place.partition, {})
+            present |= {kind: torch.zeros_like(flats[place.partition]) for kind in elementwise if kind not in present}
+    return state
+
+
+def store_state(optimizer: Any, state: State, steps: int) -> None:
+    """Make filled tensors the live state, as if `steps` updates had led there."""
+    inner = optimizer.optimizer
+    for number, flat in enumerate(_flat_partitions(optimizer)):
+        tensors = {kind: value.detach() for kind, value in state.get(number, {}).items()}
+        if hasattr(inner, "write_state"):
+            inner.write_state(flat, tensors, steps)
+        else:
+            inner.state[flat].update(tensors)
+            inner.state[flat]["step"] = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
 
 
 def load_masters_from_model(optimizer: Any, parameters: list[torch.nn.Parameter]) -> None:
@@ -115,3 +151,11 @@ def _flat_partitions(optimizer: Any) -> list[Tensor]:
     if hasattr(optimizer, "single_partition_of_fp32_groups"):  # stages 1 and 2
         return optimizer.single_partition_of_fp32_groups
     return optimizer.fp32_groups_flat_partition  # BF16_Optimizer
+
+
+def _live_state(inner: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
+    """Views of elementwise state; copies from an optimizer that packs it (`read_state`)."""
+    if hasattr(inner, "read_state"):
+        return inner.read_state(flat)
+    state = inner.state.get(flat, {})
+    return {kind: value for kind, value in state.items() if torch.is_tensor(value) and value.shape == flat.shape}

@@ -135,6 +135,10 @@ class CheckpointReader:
         """State kinds per parameter that are stored, for example exp_avg, exp_avg_sq, fp32."""
         return sorted(self._optimizer)
 
+    def optimizer_kinds(self, name: str) -> list[str]:
+        """State kinds stored of one parameter."""
+        return sorted(kind for kind, names in self._optimizer.items() if name in names)
+
     def optimizer_tensor(self, name: str, key: str) -> Tensor:
         """The full optimizer tensor of one parameter, float32, shaped as the parameter."""
         return _assemble(self._pieces_of(self._optimizer[key], name))

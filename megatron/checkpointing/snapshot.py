@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megatron.checkpointing.folders import optimizer_file, rng_file, weights_file
-from megatron.checkpointing.optimizer_state import fragments
+from megatron.checkpointing.optimizer_state import fragments, whole_state
 from megatron.checkpointing.partitions import is_partitioned, own_stretch, own_values
 from megatron.checkpointing.tensor_file import TensorFile
 from megatron.mpu.parallel_state import ParallelState
@@ -50,6 +50,11 @@ def rank_files(
                 key = f"{kind}/{shard_of(fragment.parameter).name}"
                 tensors[key] = value.detach()
                 pieces[key] = piece_of(fragment.parameter, kind, fragment.start, parallel)
+        for parameter in owned if parallel.data_rank == parallel.tp.rank == 0 else ():
+            for kind, value in whole_state(optimizer, parameter).items():
+                key = f"{kind}/{shard_of(parameter).name}"
+                tensors[key] = value
+                pieces[key] = _piece(shard_of(parameter).name, kind, tuple(value.shape))
         files.append(
             TensorFile(optimizer_file(parallel.pp_rank, parallel.tp.rank, parallel.data_rank), tensors, pieces)
         )
@@ -90,12 +95,11 @@ def piece_of(parameter: torch.nn.Parameter, kind: str, flat_start: int, parallel
     """Where a rank's tensor lies: its part along `dim`, and from which value on in that part, flattened."""
     shard = shard_of(parameter)
     size = 0 if shard.dim is None else shard.local_shape(parallel.tp.size)[shard.dim]
-    return {
-        "name": shard.name,
-        "kind": kind,
-        "shape": list(shard.shape),
-        "dim": shard.dim,
-        "dim_start": parallel.tp.rank * size,
-        "dim_size": size,
-        "flat_start": flat_start,
-    }
+    place = {"dim": shard.dim, "dim_start": parallel.tp.rank * size, "dim_size": size, "flat_start": flat_start}
+    return _piece(shard.name, kind, shard.shape) | place
+
+
+def _piece(name: str, kind: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """A tensor of which one file holds everything."""
+    place = {"dim": None, "dim_start": 0, "dim_size": 0, "flat_start": 0}
+    return {"name": name, "kind": kind, "shape": list(shape), **place}

@@ -37,13 +37,10 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.P
     raise SettingsError(f"optimizer.type {settings.name!r} is not available. Choose {', '.join(OPTIMIZERS)}.")
 
 
-def attach_ranks(optimizer: torch.optim.Optimizer, dp_group: Any, tp: TensorParallel) -> None:
-    """Once DeepSpeed has cut the weights: tell an optimizer of whole matrices who holds the rest.
-
-    dp_group: the ranks among which DeepSpeed cuts.
-    """
-    if isinstance(optimizer, SlicedOptimizer):
-        optimizer.attach(dp_group, tp)
+def attach_ranks(zero: Any, tp: TensorParallel) -> None:
+    """Once DeepSpeed's optimizer `zero` has cut the weights: tell an optimizer of whole matrices who holds the rest."""
+    if isinstance(zero.optimizer, SlicedOptimizer):
+        zero.optimizer.attach(zero.dp_process_group, tp)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

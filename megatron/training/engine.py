@@ -19,7 +19,7 @@ from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import deepspeed_config
-from megatron.optim.optimizer import build_optimizer
+from megatron.optim.optimizer import attach_ranks, build_optimizer
 from megatron.training.batches import EngineBatch
 from megatron.training.zero_engine import ZeroEngine, whole_model
 
@@ -84,6 +84,7 @@ def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -
             mpu=mpu,
             dist_init_required=False,
         )
+    attach_ranks(engine.optimizer, parallel.tp)
     return ZeroEngine(engine, parallel) if args.derived.zero_stage >= 2 else engine
 
 
