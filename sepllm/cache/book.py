@@ -1,0 +1,155 @@
+"""The book of a cache: which slot holds which token of each row. Entries in any order; it holds no keys.
+
+Rows of a batch differ in padding, length and separators; each is kept as it would be alone.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from sepllm.attention.rule import RuleSettings, token_kinds
+from sepllm.cache.policy import EMPTY, INITIAL, ORDINARY, CacheSizes, beyond_limit, is_due, rank_tokens, survivors
+from sepllm.errors import UnsupportedError
+
+
+class Book:
+    """position, rank: int64 [batch, slots], see policy.py; the others int64 [batch].
+
+    length: real tokens so far. lasting: how many of them outlive the window. limit, capacity: s and c, which may
+    grow. applied: length when the rule was last applied. since: where the window began then.
+    attended, seen: entries that attention saw and tokens so far, added up over the steps.
+    """
+
+    def __init__(self, sizes: CacheSizes, batch: int, device: torch.device) -> None:
+        def full(value: int) -> Tensor:
+            return torch.full((batch,), value, dtype=torch.int64, device=device)
+
+        self.sizes = sizes
+        self.position = torch.empty(batch, 0, dtype=torch.int64, device=device)
+        self.rank = torch.empty(batch, 0, dtype=torch.int64, device=device)
+        self.length, self.lasting, self.applied, self.since = full(0), full(0), full(0), full(0)
+        self.attended, self.seen = full(0), full(0)
+        self.limit, self.capacity = full(sizes.separators or 0), full(sizes.capacity or 0)
+
+    def new_token(self, token_ids: Tensor, config: RuleSettings, layer: int) -> tuple[Tensor, Tensor]:
+        """Count one real token per row; its position and rank, each [batch, 1]."""
+        position = self.length[:, None]
+        initial, marked = token_kinds(config, token_ids, position, layer)
+        rank = torch.where(initial, INITIAL, torch.where(marked, self.lasting[:, None], ORDINARY))
+        self.lasting = self.lasting + (marked & ~initial)[:, 0]
+        self.length = self.length + 1
+        return position, rank
+
+    def new_tokens(
+        self, token_ids: Tensor, real: Tensor | None, config: RuleSettings, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Count new tokens; position and rank, each [batch, new], EMPTY and ORDINARY for padding."""
+        real = torch.ones_like(token_ids, dtype=torch.bool) if real is None else real
+        position = self.length[:, None] + real.long().cumsum(dim=1) - 1
+        initial, marked = token_kinds(config, token_ids, position, layer)
+        initial, marked = initial & real, marked & real
+        rank = rank_tokens(initial, marked, self.lasting[:, None])
+        self.lasting = self.lasting + (marked & ~initial).sum(dim=1)
+        self.length = self.length + real.sum(dim=1)
+        return torch.where(real, position, EMPTY), rank
+
+    def counts(self) -> Tensor:
+        """int64 [batch]: entries of each row."""
+        return (self.position >= 0).sum(dim=1)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether some row has no empty slot."""
+        return bool((self.counts() == self.position.shape[1]).any())
+
+    def apply(self, used: int, arriving: int) -> None:
+        """Drop what the rule no longer keeps, in the rows where it is due.
+
+        used: slots to look at. arriving: tokens that `length` counts and that stand in no slot yet.
+        """
+        sizes, position, rank = self.sizes, self.position[:, :used], self.rank[:, :used]
+        limit = None if sizes.separators is None else sizes.separators
+        if sizes.schedule == "every_token":
+            keep = survivors(position, rank, self.length, sizes.window, limit)
+            position.masked_fill_(~keep, EMPTY)
+            return
+        due = is_due(sizes, (position >= 0).sum(dim=1) + arriving, self.capacity)
+        since: Tensor | int = 0 if sizes.accumulate else self.since[:, None]
+        if sizes.grow:
+            excess = beyond_limit(position, rank, self.length, sizes.window, self.limit, since) * due
+            self.limit, self.capacity = self.limit + excess, self.capacity + excess
+        own_limit = None if limit is None else self.limit[:, None]
+        keep = survivors(position, rank, self.length, sizes.window, own_limit, since)
+        position.masked_fill_(~keep & due[:, None], EMPTY)
+        self.since = torch.where(due, (self.length - sizes.window).clamp(min=0), self.since)
+        self.applied = torch.where(due, self.length, self.applied)
+
+    def put(self, within: int, position: Tensor, rank: Tensor) -> Tensor:
+        """Enter a token per row, each [batch, 1], into an empty one of the first `within` slots -> int64 [batch]."""
+        slot = self.position[:, :within].argmin(dim=1, keepdim=True)  # EMPTY lies below every position
+        self.position.scatter_(1, slot, position)
+        self.rank.scatter_(1, slot, rank)
+        return slot[:, 0]
+
+    def oldest_first(self, used: int) -> Tensor | None:
+        """int64 [batch, most entries of a row]: slots in order of position, empty ones in front; None: no entries."""
+        if not used:
+            return None
+        cached = int(self.counts().max())
+        return self.position[:, :used].argsort(dim=1)[:, used - cached :]
+
+    def join(self, gather: Tensor | None, position: Tensor, rank: Tensor) -> None:
+        """Lay the entries out as `gather` says, with new ones behind them."""
+        if gather is not None:
+            position = torch.cat((self.position.gather(1, gather), position), dim=1)
+            rank = torch.cat((self.rank.gather(1, gather), rank), dim=1)
+        self.position, self.rank = position, rank
+
+    def pack(self) -> Tensor:
+        """Bring entries to the front, in the order in which they stand; int64 [batch, used]: where each came from."""
+        empty = self.position < 0
+        used = max(1, int((~empty).sum(dim=1).max()))
+        index = empty.long().argsort(dim=1, stable=True)[:, :used]
+        self.position, self.rank = self.position.gather(1, index), self.rank.gather(1, index)
+        return index
+
+    def resize(self, slots: int) -> None:
+        more = slots - self.position.shape[1]
+        self.position, self.rank = pad(self.position, (0, more), value=EMPTY), pad(self.rank, (0, more), value=ORDINARY)
+
+    def tally(self, used: int) -> Tensor:
+        """bool [batch, used]: the slots that attention sees now; counts them for the statistics."""
+        occupied = self.position[:, :used] >= 0
+        self.attended += occupied.sum(dim=1)
+        self.seen += self.length
+        return occupied
+
+    def select(self, index: Tensor) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.index_select(0, index.to(value.device)))
+
+    def crop(self, remove: int) -> None:
+        """Forget the newest tokens of every row, if the rest is then what it was before them."""
+        length = self.length - remove
+        keep = (self.position >= 0) & (self.position < length[:, None])
+        position = torch.where(keep, self.position, EMPTY)
+        if not bool(self._is_complete(position, length).all()):
+            raise UnsupportedError(
+                f"Cannot take back {remove} tokens: what those before them saw was dropped from this cache meanwhile. "
+                "Generate without assistant or prompt look-up, or start from a cache that was reset."
+            )
+        self.position, self.length = position, length
+        lasting = torch.where(keep & (self.rank != INITIAL), self.rank, ORDINARY)
+        self.lasting = lasting.amax(dim=1) + 1
+
+    def _is_complete(self, position: Tensor, length: Tensor) -> Tensor:
+        """bool [batch]: whether nothing is missing that rows of this length would hold."""
+        if self.sizes.schedule != "every_token":
+            return (self.applied <= length) & (length >= 0)
+        border = (length - self.sizes.window).clamp(min=0)[:, None]
+        near = (position >= border).sum(dim=1)
+        far = (position >= 0) & (position < border) & (self.rank > ORDINARY) & (self.rank != INITIAL)
+        newest = torch.where(far, self.rank, ORDINARY).amax(dim=1)
+        wanted = newest + 1 if self.sizes.separators is None else (newest + 1).clamp(max=self.sizes.separators)
+        return (near == length - border[:, 0]) & (far.sum(dim=1) >= wanted) & (length >= 0)
