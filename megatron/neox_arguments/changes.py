@@ -13,13 +13,15 @@ from pydantic_core import PydanticUndefined
 
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.fields.blocks import OptimizerBlock
+from megatron.neox_arguments.optimization import keeps_same_state
 
 # The tensors, what they mean, and the length that the position in the data is counted in.
 _TENSORS = (
     "num_layers hidden_size num_attention_heads head_dim num_kv_heads intermediate_size seq_length gpt_j_residual "
     "gpt_j_tied norm layernorm_epsilon rms_norm_epsilon scalenorm_epsilon use_qk_layernorm use_bias_in_norms "
     "use_bias_in_attn_linear use_bias_in_attn_dense use_bias_in_mlp mlp_type activation no_weight_tying pos_emb "
-    "rotary_pct rotary_emb_base rope_scaling opt_pos_emb_offset USE_BiPE tokenizer_type"
+    "rotary_pct rotary_emb_base rope_scaling opt_pos_emb_offset USE_BiPE tokenizer_type "
+    "use_mup mup_base_width mup_base_head_dim mup_attn_temp mup_output_temp mup_embedding_mult"
 )
 MUST_MATCH = frozenset(_TENSORS.split())
 # Only tensors of a table of learned positions depend on it.
@@ -61,7 +63,7 @@ def compare(saved: dict[str, dict[str, Any]], args: NeoXArgs, *, optimizer_state
         old = saved[key]["value"] if key in saved else _default(key)
         for path, before, after in _differences(key, _full(key, old), _full(key, value)):
             change = Change(path, before, after, args.source_of(key))
-            (must if _must_match(path, args, optimizer_state) else may).append(change)
+            (must if _must_match(change, args, optimizer_state) else may).append(change)
     may.extend(
         Change(key, entry["value"], None, "no longer a setting")
         for key, entry in saved.items()
@@ -70,10 +72,10 @@ def compare(saved: dict[str, dict[str, Any]], args: NeoXArgs, *, optimizer_state
     return Changes(tuple(must), tuple(may))
 
 
-def _must_match(path: str, args: NeoXArgs, optimizer_state: bool) -> bool:
-    key = path.partition(".")[0]
-    if path == _OPTIMIZER_TYPE:
-        return optimizer_state
+def _must_match(change: Change, args: NeoXArgs, optimizer_state: bool) -> bool:
+    key = change.key.partition(".")[0]
+    if change.key == _OPTIMIZER_TYPE:
+        return optimizer_state and not keeps_same_state(change.old, change.new)
     if key == _MUST_MATCH_IF_LEARNED:
         return args.pos_emb == "learned"
     return key in MUST_MATCH

@@ -79,6 +79,12 @@ class ScheduleSettings:
     final_decay: int | None
 
 
+def keeps_same_state(one: str, other: str) -> bool:
+    """Whether two optimizer.type can continue from each other's moments (8-bit ones are stored unpacked)."""
+    names = [OPTIMIZERS.get(kind.lower(), kind).removesuffix("8bit") for kind in (one, other)]
+    return names[0] == names[1]
+
+
 def optimizer_name(args: "NeoXArgs") -> str | None:
     """A value of OPTIMIZERS, or None for a type that is not built."""
     name = OPTIMIZERS.get(args.optimizer.type.lower() if args.optimizer else "adam")
