@@ -13,7 +13,9 @@ from megatron.model.micro_batch import LayerInput
 from megatron.model.norms import NormWeights
 from megatron.model.positions import sinusoids
 from megatron.mpu.layers import ColumnParallelLinear, VocabParallelEmbedding, parallel_logits
+from megatron.mpu.mappings import weight_for_states
 from megatron.mpu.parallel_state import TensorParallel
+from megatron.mpu.random import dropout_of_states
 from megatron.mpu.shard import sharded_parameter
 
 
@@ -39,8 +41,9 @@ class WordEmbedding(VocabParallelEmbedding):
 class PositionEmbedding(nn.Module):
     """Adds learned or sinusoidal positions, or the learned place inside a segment (BiPE); then dropout."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, tp: TensorParallel) -> None:
         super().__init__()
+        self.tp = tp
         self.dropout = config.hidden_dropout
         self.offset = config.position_offset
         self.sinusoidal = config.pos_emb == "sinusoidal"
@@ -52,27 +55,30 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, x: LayerInput) -> LayerInput:
         hidden, positions = x.states, x.batch.positions
+        if self.tp.sequence:
+            positions = positions.chunk(self.tp.size, dim=1)[self.tp.rank]
         if self.weight is not None:
-            hidden = hidden + F.embedding(positions + self.offset, self.weight)
+            hidden = hidden + F.embedding(positions + self.offset, weight_for_states(self.weight, self.tp))
         if self.sinusoidal:
             hidden = hidden + sinusoids(positions, hidden.shape[-1]).to(hidden.dtype)
-        return x.with_hidden(F.dropout(hidden, self.dropout, self.training))
+        return x.with_hidden(dropout_of_states(hidden, self.dropout, self.training, self.tp))
 
 
 class FinalNorm(NormWeights):
     """The norm in front of the head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, tp: TensorParallel) -> None:
         super().__init__(
             "final_norm",
             config.hidden_size,
             kind=config.norm,
             epsilon=config.norm_epsilon,
             bias=config.norm_bias,
+            tp=tp,
         )
 
     def forward(self, x: LayerInput) -> LayerInput:
-        return x.with_hidden(self.normalise(x.states, self.weight, self.bias))
+        return x.with_hidden(self.of_states(x.states))
 
 
 class Head(nn.Module):

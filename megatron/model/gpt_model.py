@@ -3,6 +3,8 @@
 Parameter names are the global names of the shards.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -21,17 +23,17 @@ class GPTModel(nn.Module):
 
     def __init__(self, config: ModelConfig, tp: TensorParallel | None = None) -> None:
         super().__init__()
-        tp = tp or TensorParallel()
+        tp = replace(tp or TensorParallel(), sequence=False)  # tokens are decoded one by one
         check_layout(config, tp.size)
         self.config, self.tp = config, tp
         self.embedding = nn.ModuleDict(
             {
                 "word_embeddings": WordEmbedding(config, tp),
-                "position_embeddings": PositionEmbedding(config),
+                "position_embeddings": PositionEmbedding(config, tp),
             }
         )
         self.layers = nn.ModuleList(TransformerLayer(config, layer, tp) for layer in range(config.num_layers))
-        self.final_norm = FinalNorm(config)
+        self.final_norm = FinalNorm(config, tp)
         self.head = None if config.tied_embeddings else Head(config, tp)
 
     def forward(self, token_ids: Tensor, cache: KVCache | None = None, first_real: Tensor | None = None) -> Tensor:

@@ -83,9 +83,9 @@ class StageModule(PipelineModule):
 
 
 def _layer_specs(config: ModelConfig, tp: TensorParallel) -> list[Any]:
-    specs: list[Any] = [LayerSpec(PositionEmbedding, config)]
+    specs: list[Any] = [LayerSpec(PositionEmbedding, config, tp)]
     specs += [LayerSpec(TransformerLayer, config, layer, tp) for layer in range(config.num_layers)]
-    specs += [LayerSpec(FinalNorm, config)]
+    specs += [LayerSpec(FinalNorm, config, tp)]
     if config.tied_embeddings:
         words = TiedLayerSpec("word_embeddings", WordEmbedding, config, tp)
         head = TiedLayerSpec("word_embeddings", WordEmbedding, config, tp, forward_fn=tied_head)

@@ -1,6 +1,5 @@
 """One transformer layer, in the parallel (GPT-J, Pythia) or the sequential (GPT-2, LLaMA) residual form."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megatron.model.attention import Attention
@@ -10,6 +9,7 @@ from megatron.model.mlp import build_mlp
 from megatron.model.norms import Norm
 from megatron.mpu.layers import sum_of_row_parallel
 from megatron.mpu.parallel_state import TensorParallel
+from megatron.mpu.random import dropout_of_states
 
 
 class TransformerLayer(nn.Module):
@@ -19,9 +19,9 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.parallel_residual = config.parallel_residual
         self.dropout = config.hidden_dropout
-        self.input_layernorm = _norm(config, f"layers.{layer}.input_layernorm")
+        self.input_layernorm = _norm(config, f"layers.{layer}.input_layernorm", tp)
         self.post_attention_layernorm = (
-            None if config.shared_residual_norm else _norm(config, f"layers.{layer}.post_attention_layernorm")
+            None if config.shared_residual_norm else _norm(config, f"layers.{layer}.post_attention_layernorm", tp)
         )
         self.attention = Attention(config, layer, tp)
         self.mlp = build_mlp(config, layer, tp)
@@ -48,8 +48,8 @@ class TransformerLayer(nn.Module):
         return hidden + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
 
     def _drop(self, branch: Tensor) -> Tensor:
-        return F.dropout(branch, self.dropout, self.training) if self.dropout else branch
+        return dropout_of_states(branch, self.dropout, self.training, self.attention.tp)
 
 
-def _norm(config: ModelConfig, name: str) -> Norm:
-    return Norm(name, config.hidden_size, kind=config.norm, epsilon=config.norm_epsilon, bias=config.norm_bias)
+def _norm(config: ModelConfig, name: str, tp: TensorParallel) -> Norm:
+    return Norm(name, config.hidden_size, kind=config.norm, epsilon=config.norm_epsilon, bias=config.norm_bias, tp=tp)

@@ -12,7 +12,7 @@ from megatron.model.attention_counter import AttentionCounter
 from megatron.model.config import ModelConfig, check_layout
 from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
 from megatron.model.loss import weighted_loss
-from megatron.model.micro_batch import LayerInput, micro_batch
+from megatron.model.micro_batch import micro_batch
 from megatron.model.segments import Layer, segments
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import TensorParallel
@@ -45,10 +45,10 @@ class WholeModel(nn.Module):
 
         self.words = prepared(WordEmbedding(config, tp))
         layers: list[Layer] = [
-            partial(_embed, self.words),
-            prepared(PositionEmbedding(config)),
+            partial(WordEmbedding.forward, self.words),
+            prepared(PositionEmbedding(config, tp)),
             *(prepared(TransformerLayer(config, layer, tp)) for layer in range(config.num_layers)),
-            prepared(FinalNorm(config)),
+            prepared(FinalNorm(config, tp)),
             partial(tied_head, self.words) if config.tied_embeddings else prepared(Head(config, tp)),
         ]
         self.segments = nn.ModuleList(segments(layers, config, recompute_every, own=True))
@@ -71,7 +71,3 @@ class WholeModel(nn.Module):
     def pop_attention_counts(self) -> Tensor:
         """float64 [num_layers, 4] since the last call (see AttentionCounter)."""
         return self._counter.pop()
-
-
-def _embed(words: WordEmbedding, x: LayerInput) -> LayerInput:
-    return x.with_hidden(words.lookup(x.batch.token_ids))

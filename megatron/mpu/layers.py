@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megatron.mpu.mappings import copy_to_tensor_parallel, reduce_from_tensor_parallel
+from megatron.mpu.mappings import linear_of_states, sum_to_states, weight_for_states
 from megatron.mpu.parallel_state import TensorParallel
 from megatron.mpu.shard import InitMethod, sharded_parameter, zeros
 
@@ -11,7 +11,7 @@ from megatron.mpu.shard import InitMethod, sharded_parameter, zeros
 class ColumnParallelLinear(nn.Module):
     """y = x W^T + b with the outputs (rows of W) cut: [..., in] -> [..., out / tp].
 
-    The input is the same on all tensor ranks; its gradient is summed over them.
+    The input is hidden states; their gradient is summed over the tensor ranks.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class ColumnParallelLinear(nn.Module):
         self.bias = sharded_parameter(f"{name}.bias", (out_features,), 0, tp, zeros, seed) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(copy_to_tensor_parallel(x, self.tp), self.weight, self.bias)
+        return linear_of_states(x, self.weight, self.bias, self.tp)
 
 
 class RowParallelLinear(nn.Module):
-    """y = x W^T + b with the inputs (columns of W) cut: [..., in / tp] -> [..., out] on every rank.
+    """y = x W^T + b with the inputs (columns of W) cut: [b, s, in / tp] -> hidden states [b, s or s / tp, out].
 
     The bias is whole on every rank and added once, after the sum.
     """
@@ -59,8 +59,8 @@ class RowParallelLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.tp.size == 1:
             return F.linear(x, self.weight, self.bias)
-        y = reduce_from_tensor_parallel(self.partial(x), self.tp)
-        return y if self.bias is None else y + self.bias
+        y = sum_to_states(self.partial(x), self.tp)
+        return y if self.bias is None else y + weight_for_states(self.bias, self.tp)
 
     def partial(self, x: Tensor) -> Tensor:
         """This rank's summand without the bias; the caller sums over tp, perhaps with other summands."""
@@ -86,7 +86,7 @@ class VocabParallelEmbedding(nn.Module):
         self.weight = sharded_parameter(f"{name}.weight", (vocab_size, hidden_size), 0, tp, init, seed)
 
     def lookup(self, token_ids: Tensor) -> Tensor:
-        """Token ids [...] -> [..., hidden] on every rank. IndexError for an id outside the vocabulary (CPU)."""
+        """Token ids [b, s] -> hidden states. IndexError for an id outside the vocabulary (CPU)."""
         if self.tp.size == 1:
             return F.embedding(token_ids, self.weight)
         local = token_ids - self.tp.rank * self.weight.shape[0]
@@ -95,18 +95,18 @@ class VocabParallelEmbedding(nn.Module):
         # instead of returning zeros.
         known = (token_ids >= 0) & (token_ids < self.vocab_size)
         rows = F.embedding(local.masked_fill(elsewhere & known, 0), self.weight)
-        return reduce_from_tensor_parallel(rows.masked_fill(elsewhere[..., None], 0.0), self.tp)
+        return sum_to_states(rows.masked_fill(elsewhere[..., None], 0.0), self.tp)
 
 
 def parallel_logits(hidden: Tensor, weight: Tensor, tp: TensorParallel) -> Tensor:
-    """Logits from a vocabulary-cut table: [..., hidden], [vocab / tp, hidden] -> [..., vocab / tp]."""
-    return F.linear(copy_to_tensor_parallel(hidden, tp), weight)
+    """Logits from a vocabulary-cut table: hidden states, [vocab / tp, hidden] -> [b, s, vocab / tp]."""
+    return linear_of_states(hidden, weight, None, tp)
 
 
 def sum_of_row_parallel(*branches: tuple[RowParallelLinear, Tensor]) -> Tensor:
     """The sum of several row-parallel layers' outputs, with one sum over the tensor ranks for all.
 
-    branches: (layer, its input [..., in / tp]) -> [..., out].
+    branches: (layer, its input [b, s, in / tp]) -> hidden states.
     """
     tp = branches[0][0].tp
     if tp.size == 1:
@@ -114,7 +114,7 @@ def sum_of_row_parallel(*branches: tuple[RowParallelLinear, Tensor]) -> Tensor:
     total = branches[0][0].partial(branches[0][1])
     for layer, x in branches[1:]:
         total = total + layer.partial(x)
-    total = reduce_from_tensor_parallel(total, tp)
+    total = sum_to_states(total, tp)
     for layer, _ in branches:
-        total = total if layer.bias is None else total + layer.bias
+        total = total if layer.bias is None else total + weight_for_states(layer.bias, tp)
     return total

@@ -20,11 +20,16 @@ from sepllm.attention.context.exchange import ContextGroup
 
 @dataclass(frozen=True)
 class TensorParallel:
-    """The ranks that share each layer. A size of 1 never communicates, and needs no group."""
+    """The ranks that share each layer. A size of 1 never communicates, and needs no group.
+
+    sequence: between the parallel linear layers each rank holds its part of the sequence only (Megatron sequence
+    parallelism, Korthikanti et al. 2022, arXiv 2205.05198), where the ranks otherwise hold copies.
+    """
 
     rank: int = 0
     size: int = 1
     group: Any = None
+    sequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,19 @@ def single_process() -> ParallelState:
 
 
 def initialize_parallel(
-    tp_size: int, pp_size: int, backend: str, timeout: timedelta, cp_size: int = 1
+    tp_size: int,
+    pp_size: int,
+    backend: str,
+    timeout: timedelta,
+    cp_size: int = 1,
+    *,
+    sequence_parallel: bool = False,
 ) -> ParallelState:
     """Join the other ranks (environment RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) and build the grid.
 
     backend: "gloo" or "nccl". timeout: how long a collective may wait for a peer before it gives up.
-    A process without these variables becomes a world of one. Raises SettingsError when
-    tensor x pipeline x context sizes do not divide the number of ranks.
+    sequence_parallel: see TensorParallel. A process without these variables becomes a world of one.
+    Raises SettingsError when tensor x pipeline x context sizes do not divide the number of ranks.
     """
     _default_environment()
     world_size = int(os.environ["WORLD_SIZE"])
@@ -93,7 +104,12 @@ def initialize_parallel(
     return ParallelState(
         rank=grid.get_global_rank(),
         world_size=world_size,
-        tp=TensorParallel(rank=grid.get_slice_parallel_rank(), size=tp_size, group=grid.get_slice_parallel_group()),
+        tp=TensorParallel(
+            rank=grid.get_slice_parallel_rank(),
+            size=tp_size,
+            group=grid.get_slice_parallel_group(),
+            sequence=sequence_parallel and tp_size > 1,
+        ),
         pp_rank=grid.get_pipe_parallel_rank(),
         pp_size=pp_size,
         cp=_context_group(topology, cp_size),

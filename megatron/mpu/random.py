@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
 from megatron.mpu.shard import derive_seed
@@ -18,9 +20,17 @@ def seed_activations(seed: int, parallel: ParallelState) -> None:
     torch.manual_seed(derive_seed(seed, "activations", parallel.pp_rank, parallel.data_rank))
 
 
+def dropout_of_states(states: Tensor, p: float, training: bool, tp: TensorParallel) -> Tensor:
+    """Dropout of hidden states: the same on copies, drawn apart on parts of the sequence."""
+    if not (p and training):
+        return states
+    with different_per_tensor_rank(tp if tp.sequence else TensorParallel(), states.device):
+        return F.dropout(states, p)
+
+
 @contextlib.contextmanager
 def different_per_tensor_rank(tp: TensorParallel, device: torch.device) -> Iterator[None]:
-    """Inside, each tensor rank draws its own numbers: for dropout on split activations (attention heads).
+    """Inside, each tensor rank draws its own numbers: for dropout on split activations (heads, parts of a sequence).
 
     The seed comes out of the shared CPU generator, so recomputation, which restores that generator,
     repeats the same numbers, and after the block the ranks still agree.

@@ -39,6 +39,10 @@ def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
     if derived.zero_stage >= 2 and derived.grad_accum_dtype == "fp32":
         # Without it a sum in fp32 is rounded to 16 bits each time it is reduced.
         config["communication_data_type"] = "fp32"
+    if args.sequence_parallel:
+        # Tensor ranks send parts of the sequence already. By default DeepSpeed takes what they send for copies, sends
+        # a part of each, and joins the parts behind.
+        config["pipeline"] = {"pipe_partitioned": False, "grad_partitioned": False}
     if args.comms_logger:
         config["comms_logger"] = args.comms_logger
     return {**config, **(args.deepspeed_extra_args or {})}

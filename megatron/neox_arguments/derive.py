@@ -7,6 +7,7 @@ from megatron.neox_arguments.batch_plan import batch_plan
 from megatron.neox_arguments.context_rules import context_notes
 from megatron.neox_arguments.derived import Derived
 from megatron.neox_arguments.layout import Layout, derive_layout
+from megatron.neox_arguments.legal_layouts import stage_of
 from megatron.neox_arguments.optimization import mup_of, optimizer_of, samples_of, schedule_of
 
 
@@ -55,7 +56,7 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
         batch_plan=plan,
         train_samples=train_samples,
         planned_iters=None if train_samples is None else plan.updates(train_samples),
-        zero_stage=max(1, args.zero_optimization.stage) if args.zero_optimization else 1,
+        zero_stage=stage_of(args),
         checkpoint_factor=args.checkpoint_factor,
         checkpoint_scale=args.checkpoint_scale,
         extra_save_iters=frozenset(args.extra_save_iters or ()),

@@ -82,7 +82,6 @@ REFUSED: dict[str, Refused] = {
     "config_files": Refused("it is filled by the program", neutral=()),
     "lazy_mpu_init": Refused("process groups are made at start"),
     "is_pipe_parallel": Refused("it is computed", "Use pipe_parallel_size.", neutral=(False, True)),
-    "sequence_parallel": Refused("it is not built yet; same results without", "Remove the line, or set it to false."),
     # model
     "sliding_window_width": Refused(
         "the window of a model is SepLLM's",

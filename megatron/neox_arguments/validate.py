@@ -15,6 +15,7 @@ from megatron.neox_arguments.data_rules import DATA_RULES
 from megatron.neox_arguments.derive import named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
+from megatron.neox_arguments.legal_layouts import combinations_are_legal
 from megatron.neox_arguments.model_rules import MODEL_RULES
 from megatron.neox_arguments.monitor_rules import MONITOR_RULES
 from megatron.neox_arguments.optimization_rules import OPTIMIZATION_RULES
@@ -180,14 +181,8 @@ def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:
     yield "data_types", f"gradients of a {precision} model cannot be summed in {wanted}. Use grad_accum_dtype: fp32."
 
 
-def zero_stage_is_built(args: "NeoXArgs") -> Iterator[Complaint]:
+def zero_options_are_built(args: "NeoXArgs") -> Iterator[Complaint]:
     block = args.zero_optimization
-    if block and block.stage >= 2 and args.pipe_parallel_size > 1:
-        yield (
-            "zero_optimization",
-            f"stage {block.stage} does not work with DeepSpeed's pipeline engine (pipe_parallel_size"
-            f" {args.pipe_parallel_size}). Use stage: 1, or pipe_parallel_size: 1.",
-        )
     for key in ("cpu_offload", "elastic_checkpoint"):
         if block and getattr(block, key):
             yield "zero_optimization", f"{key} is not available. Remove it, or set it to false."
@@ -292,7 +287,7 @@ RULES: list[Rule] = [
     tied_norm_needs_parallel_residual,
     precision_is_named_once,
     gradient_sum_type_fits,
-    zero_stage_is_built,
+    zero_options_are_built,
     extra_entries_do_not_clash,
     save_knows_when,
     log_scale_needs_a_base,
@@ -300,6 +295,7 @@ RULES: list[Rule] = [
     weights_fit_paths,
     split_is_readable,
     data_reader_is_built,
+    combinations_are_legal,
     *DATA_RULES,
     *CONTEXT_RULES,
     *MONITOR_RULES,

@@ -29,6 +29,7 @@ def start_parallel(args: NeoXArgs) -> ParallelState:
         backend=args.distributed_backend if torch.cuda.is_available() else "gloo",
         timeout=datetime.timedelta(minutes=args.timeout_minutes),
         cp_size=args.derived.cp_size,
+        sequence_parallel=args.sequence_parallel,
     )
 
 

@@ -49,3 +49,7 @@ class ParallelArgs(Group):
     pipe_partition_method: str = Field(
         "type:transformer|mlp", description="How layers are dealt to stages: type:REGEX, parameters or uniform."
     )
+    sequence_parallel: bool = Field(
+        False,
+        description="Cut norms, dropout and residuals along the sequence over the tensor ranks (Megatron).",
+    )

@@ -13,9 +13,10 @@ from megatron.mpu.layers import (
     VocabParallelEmbedding,
     parallel_logits,
 )
-from megatron.mpu.mappings import copy_to_tensor_parallel, gather_last_dim, split_last_dim
+from megatron.mpu.mappings import copy_to_tensor_parallel, gather_last_dim, split_last_dim, weight_for_states
 from megatron.mpu.parallel_state import TensorParallel, initialize_parallel
 from megatron.mpu.random import different_per_tensor_rank, seed_activations
+from megatron.mpu.shard import sharded_parameter
 from tests.helpers.processes import run_ranks
 
 VOCAB, HIDDEN, INNER = 24, 8, 12
@@ -37,19 +38,20 @@ class _Net(torch.nn.Module):
         self.row = RowParallelLinear("row", INNER, HIDDEN, **common)
         with torch.no_grad():
             self.row.bias.copy_(torch.linspace(-1, 1, HIDDEN))
+        self.scale = sharded_parameter("scale", (HIDDEN,), None, TensorParallel(), _normal, 3)
 
     def forward(self, ids, labels):
         hidden = self.embedding.lookup(ids)
         inner = self.column(hidden).tanh()
         inner = split_last_dim(gather_last_dim(inner, self.tp), self.tp)
-        hidden = hidden + self.row(inner)
+        hidden = hidden * weight_for_states(self.scale, self.tp) + self.row(inner)
         logits = parallel_logits(hidden, self.embedding.weight, self.tp)
         return vocab_parallel_cross_entropy(logits, labels, self.tp).mean()
 
 
 def _batch():
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(VOCAB, (3, 5), generator=generator), torch.randint(VOCAB, (3, 5), generator=generator)
+    return torch.randint(VOCAB, (3, 6), generator=generator), torch.randint(VOCAB, (3, 6), generator=generator)
 
 
 def _results(net):
@@ -58,8 +60,10 @@ def _results(net):
     return loss.item(), {p.shard.name: (p.detach().tolist(), p.grad.tolist(), p.shard.dim) for p in net.parameters()}
 
 
-def rank_program():
-    parallel = initialize_parallel(tp_size=2, pp_size=1, backend="gloo", timeout=timedelta(seconds=60))
+def rank_program(sequence):
+    parallel = initialize_parallel(
+        tp_size=2, pp_size=1, backend="gloo", timeout=timedelta(seconds=60), sequence_parallel=sequence
+    )
     tp = parallel.tp
     loss, weights = _results(_Net(tp))
     seed_activations(1, parallel)
@@ -84,9 +88,10 @@ def rank_program():
 
 
 @pytest.mark.multiprocess
-def test_two_tensor_ranks_equal_one():
+@pytest.mark.parametrize("sequence", [False, True])
+def test_two_tensor_ranks_equal_one(sequence):
     loss, weights = _results(_Net(TensorParallel()))
-    ranks = run_ranks(rank_program, 2)
+    ranks = run_ranks(rank_program, 2, sequence)
     assert [rank["place"] for rank in ranks] == [[0, 0, 2, 1, 1], [1, 1, 2, 1, 1]]
     for rank in ranks:
         assert rank["loss"] == pytest.approx(loss, rel=1e-6)
