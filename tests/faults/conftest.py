@@ -1,0 +1,25 @@
+"""`score`: what a fault test found, kept for the table of docs/reliability.md when `scorecard.py` runs the tests."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scorecard import RESULTS_VARIABLE
+
+
+@pytest.fixture
+def score(request: pytest.FixtureRequest) -> Callable[[str, int, int, str], None]:
+    """score(row, held, tried, naive): fail unless held == tried; naive: how the same fault bites a naive version."""
+
+    def record(row: str, held: int, tried: int, naive: str) -> None:
+        folder = os.environ.get(RESULTS_VARIABLE)
+        if folder:
+            result = {"row": row, "held": held, "tried": tried, "naive": naive, "test": request.node.nodeid}
+            name = request.node.name.replace("/", "-")
+            Path(folder, f"{row}-{name}.json").write_text(json.dumps(result), encoding="utf-8")
+        assert held == tried, f"{row}: {held} of {tried}"
+
+    return record
