@@ -64,6 +64,8 @@ class SepLayer(CacheLayerMixin):
         for kept, new in ((self.keys, key), (self.values, value)):
             kept.scatter_(2, step.slot[:, None, None, None].expand_as(new), new)
         keys, values = self.keys[:, :, : step.used], self.values[:, :, : step.used]
+        if step.order is not None:
+            keys, values = _pick(keys, step.order), _pick(values, step.order)
         if self.frequencies is not None and step.places is not None:
             keys = rotate(keys, _turns(step, unrotated), self.frequencies)
         return keys, values

@@ -25,6 +25,7 @@ class OneToken:
     slots: to be allocated. repack: int64 [batch, used] slots to gather first, or None.
     slot: int64 [batch], where the token goes. used: slots that attention sees.
     keep: bool [batch, used], slots that hold a token, or None when all do.
+    order: int64 [batch, entries], slots oldest first, where attention wants them so: keep and places then follow it.
     places: int64 [batch, used], place of each entry among those cached, where positions are shifted;
     first: int64 [batch, 1], place of the first new token.
     """
@@ -34,6 +35,7 @@ class OneToken:
     slot: Tensor
     used: int
     keep: Tensor | None
+    order: Tensor | None = None
     places: Tensor | None = None
     first: Tensor | None = None
 
@@ -78,12 +80,18 @@ class Rows:
         self._after_chunk = False
         self.waits_for_text = True
 
-    def feed(self, token_ids: Tensor, real: Tensor | None = None, prefilling: bool | None = None) -> Step:
+    def feed(
+        self,
+        token_ids: Tensor,
+        real: Tensor | None = None,
+        prefilling: bool | None = None,
+        ordered: bool = False,
+    ) -> Step:
         """Take the next tokens of every row.
 
         token_ids: int64 [batch, new]; real: bool [batch, new], False for padding in front, None: no padding;
         prefilling: the lazy schedules compress before single tokens alone, so a prompt is stored whole.
-        None: more than one token.
+        None: more than one token. ordered: attention wants cached tokens oldest first, and none that left.
         """
         batch, new = token_ids.shape
         prefilling = new > 1 if prefilling is None else prefilling
@@ -91,10 +99,10 @@ class Rows:
             self.book = Book(self.sizes, batch, token_ids.device)
         self.columns += new
         single = new == 1 and not prefilling and real is None and self.used > 0
-        self.step = self._one_token(token_ids) if single else self._chunk(token_ids, real, prefilling)
+        self.step = self._one_token(token_ids, ordered) if single else self._chunk(token_ids, real, prefilling)
         return self.step
 
-    def _one_token(self, token_ids: Tensor) -> OneToken:
+    def _one_token(self, token_ids: Tensor, ordered: bool) -> OneToken:
         book, sizes = self._book, self.sizes
         position, rank = book.new_token(token_ids, self.config, self.layer)
         if sizes.schedule != "lazy_after":
@@ -108,9 +116,13 @@ class Rows:
         self.used = max(self.used, int(slot.max()) + 1)
         occupied = book.tally(self.used)
         places = cache_places(book.position[:, : self.used]) if self.shifting else None
+        order = book.oldest_first(self.used) if ordered else None
+        if order is not None:
+            occupied = occupied.gather(1, order)
+            places = None if places is None else places.gather(1, order)
         first = None if places is None else places.amax(dim=1, keepdim=True)
         keep = None if bool(occupied.all()) else occupied
-        step = OneToken(self.slots, repack, slot, self.used, keep, places, first)
+        step = OneToken(self.slots, repack, slot, self.used, keep, order, places, first)
         if sizes.schedule == "lazy_after":
             book.apply(self.used, arriving=0)
         return step

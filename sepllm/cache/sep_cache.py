@@ -164,8 +164,8 @@ class SepCache(Cache):
         In attention code of your own: input_ids [batch, new]; query_states, unrotated as the keys, with
         APPLY_PE_SHIFT. attention_mask(layer_idx) then says what to hide. position_ids are not needed: places in
         the cache are counted here.
-        -> keys and values [batch, kv_heads, entries, head_dim], in no particular order; with APPLY_PE_SHIFT and
-        query_states also the rotated query.
+        -> keys and values [batch, kv_heads, entries, head_dim], oldest first where input_ids were given; with
+        APPLY_PE_SHIFT and query_states also the rotated query.
         """
         layer = self._layer(layer_idx)
         told = layer.seen + key_states.shape[2] == layer.rows.columns and layer.rows.step is not None
@@ -191,7 +191,7 @@ class SepCache(Cache):
     def _tell(self, rows: Rows, token_ids: Tensor, prefilling: bool | None) -> None:
         if prefilling is False and token_ids.shape[1] != 1:
             raise ConfigError(f"PREFILLING_FLAG is False, but {token_ids.shape[1]} tokens came; expected exactly 1.")
-        rows.feed(token_ids, None if rows.columns else self._padding_of_prompt(token_ids), prefilling)
+        rows.feed(token_ids, None if rows.columns else self._padding_of_prompt(token_ids), prefilling, ordered=True)
 
     def _padding_of_prompt(self, token_ids: Tensor) -> Tensor | None:
         """bool [batch, new], False for padding in front; None: no padding.
