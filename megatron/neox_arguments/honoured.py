@@ -28,9 +28,10 @@ _READ_BY = {
         "exit_interval log_interval train_iters train_epochs eval_iters iteration save load keep_last_n_checkpoints "
         "keep_checkpoints_every async_save auto_resume skip_nonfinite_steps skip_samples loss_spike_deviations "
         "loss_spike_action "
-        "finetune no_load_optim no_load_rng no_save_optim no_save_rng log_dir tensorboard_dir use_wandb "
-        "wandb_group wandb_team wandb_project wandb_host log_grad_norm log_param_norm log_grad_pct_zeros "
-        "log_optimizer_states log_gradient_noise_scale gradient_noise_scale_n_batches log_sample_hashes loss_average"
+        "finetune warm_start warm_start_fresh no_load_optim no_load_rng no_save_optim no_save_rng "
+        "log_dir tensorboard_dir use_wandb wandb_group wandb_team wandb_project wandb_host log_grad_norm "
+        "log_param_norm log_grad_pct_zeros log_optimizer_states log_gradient_noise_scale "
+        "gradient_noise_scale_n_batches log_sample_hashes loss_average"
     ),
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "

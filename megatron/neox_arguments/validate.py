@@ -20,6 +20,7 @@ from megatron.neox_arguments.model_rules import MODEL_RULES
 from megatron.neox_arguments.monitor_rules import MONITOR_RULES
 from megatron.neox_arguments.optimization_rules import OPTIMIZATION_RULES
 from megatron.neox_arguments.refused import REFUSED
+from megatron.neox_arguments.start_rules import START_RULES
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
@@ -299,5 +300,6 @@ RULES: list[Rule] = [
     *DATA_RULES,
     *CONTEXT_RULES,
     *MONITOR_RULES,
+    *START_RULES,
     *MODEL_RULES,
 ]

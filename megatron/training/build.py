@@ -19,6 +19,7 @@ from megatron.training.reporter import Reporter
 from megatron.training.resume import checkpoint_to_load
 from megatron.training.run import Run
 from megatron.training.saving import build_saver
+from megatron.training.warm_start import weights_to_start_from
 
 
 def start_parallel(args: NeoXArgs) -> ParallelState:
@@ -39,9 +40,11 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
     tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     datasets = datasets_from_args(args, tokenizer)
     checkpoint = checkpoint_to_load(args, parallel, reporter)
+    weights = None if checkpoint else weights_to_start_from(args, parallel, reporter)
+    same_words = weights is not None and weights.tokenizer_fingerprint == tokenizer.fingerprint
     config = model_config_from_args(
         args,
-        _padded_vocab_size(args, tokenizer, checkpoint),
+        _padded_vocab_size(args, tokenizer, checkpoint or (weights if same_words else None)),
         separator_ids_from_args(args, tokenizer),
         end_of_document_from_args(args, tokenizer),
     )
@@ -61,6 +64,7 @@ def build_run(args: NeoXArgs, parallel: ParallelState) -> Run:
         train_samples=samples,
         saver=build_saver(args, parallel),
         checkpoint=checkpoint,
+        weights=weights,
     )
     run.plan_length()
     return run

@@ -1,4 +1,4 @@
-"""The story of a training run, on one screen: build, resume, train, evaluate, save."""
+"""The story of a training run, on one screen: build, resume or warm-start, train, evaluate, save."""
 
 from megatron.mpu.parallel_state import leave_parallel
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -8,6 +8,7 @@ from megatron.training.loop import train
 from megatron.training.resume import load_run
 from megatron.training.saving import check_room, own_save_folder
 from megatron.training.start_report import say_what_runs
+from megatron.training.warm_start import warm_start
 
 
 def pretrain(args: NeoXArgs) -> None:
@@ -20,6 +21,7 @@ def pretrain(args: NeoXArgs) -> None:
     with own_save_folder(args, parallel):
         run = build_run(args, parallel)
         load_run(run)
+        warm_start(run)
         check_room(run)
         say_what_runs(run)
         train(run)

@@ -22,19 +22,21 @@ _RETURNS = 3  # times that a run may go back to the same checkpoint
 
 
 def checkpoint_to_load(args: NeoXArgs, parallel: ParallelState, reporter: Reporter) -> CheckpointReader | None:
-    """The checkpoint that `load` or `auto_resume` asks for, every file verified; None when the run starts afresh.
+    """The checkpoint that `load` or `auto_resume` asks for, every file verified; None when the run starts at step 0.
+
+    With `finetune` the folder in `load` is a warm start (`warm_start.py`), not this run's.
 
     Raises CheckpointError when nothing is loadable, or a setting that must match differs.
     """
     together = Together.of(parallel)
-    load = args.load or together.from_zero(lambda: _load_of_auto_resume(args))
+    load = None if args.finetune else args.load
+    load = load or together.from_zero(lambda: _load_of_auto_resume(args))
     if load is None:
         return None
     folder = find_checkpoint(load, args.iteration, reporter.warn, together)
     together.run(lambda: _keep_newer_aside(folder, args, reporter.warn), only=0)
     reader = CheckpointReader(folder)
-    if not args.finetune:
-        _compare_settings(reader, args, reporter)
+    _compare_settings(reader, args, reporter)
     return reader
 
 
@@ -43,19 +45,18 @@ def load_run(run: Run) -> None:
     args, parallel, reader = run.args, run.parallel, run.checkpoint
     if reader is None:
         return
+    if args.warm_start or args.finetune:
+        run.reporter.say("This run resumes: the weights it once started from are not read again.")
     folder = reader.folder
     _check_tokenizer(reader, run)
     parameters = list(run.engine.module.parameters())
     load_weights(reader, parameters, parallel)
     own = {shard_of(parameter).name for parameter in parameters}
     check_complete(reader, set().union(*Together.of(parallel).gather(own)))
-    if args.finetune or args.no_load_optim:
+    if args.no_load_optim:
         load_masters_from_model(run.engine.optimizer, parameters)
     else:
         load_optimizer(reader, run.engine.optimizer, parameters, parallel)
-    if args.finetune:
-        run.reporter.say(f"Weights of {folder} loaded; training starts at step 0 with fresh optimizer state.")
-        return
     run.state.iteration = run.state.last_saved = reader.iteration
     run.state.consumed_samples = int(reader.state["consumed_samples"])
     run.state.data_position = int(reader.state.get("data_position", run.state.consumed_samples))
@@ -64,7 +65,8 @@ def load_run(run: Run) -> None:
     run.plan_length()
     same_layout = reader.state["layout"] == layout(args)
     states = reader.rng(parallel.rank)
-    if states is not None and same_layout and not args.no_load_rng:
+    random_states = states is not None and same_layout and not args.no_load_rng
+    if states is not None and random_states:
         restore_rng(states)
     if reader.state["data_fingerprint"] != run.datasets.train.fingerprint:
         run.reporter.warn(f"The training data are not those of {folder}: the order of samples changes from here on.")
@@ -72,6 +74,20 @@ def load_run(run: Run) -> None:
     run.reporter.say(
         f"Resumed from {folder}: step {run.state.iteration}, {run.state.consumed_samples} samples consumed{age}"
         + ("." if same_layout else f"; saved with {reader.state['layout']}, now {layout(args)}.")
+    )
+    kinds = [] if args.no_load_optim else reader.optimizer_keys()
+    run.reporter.say(
+        f"Loaded: {len(reader.names())} weight tensors; "
+        + (f"optimizer state {', '.join(kinds)}" if kinds else "no optimizer state (fresh)")
+        + ("; random states." if random_states else "; no random states (seeded anew).")
+    )
+    run.reporter.event(
+        "loaded",
+        iteration=run.state.iteration,
+        folder=str(folder),
+        tensors=len(reader.names()),
+        optimizer=kinds,
+        random_states=random_states,
     )
 
 
@@ -119,7 +135,7 @@ def _compare_settings(reader: CheckpointReader, args: NeoXArgs, reporter: Report
         lines = "\n".join(f"  {change}" for change in changes.must_match)
         raise CheckpointError(
             f"{reader.folder} belongs to a run with other settings (saved -> now):\n{lines}\n"
-            "Set them as they were, or start a new run from its weights with finetune: true and another save folder."
+            "Set them as they were, or start a new run from its weights: warm_start in place of load, another save."
         )
     found = [str(change) for change in changes.may_change]
     now = versions()

@@ -31,6 +31,7 @@ class Run:
     train_iters: int
     saver: CheckpointSaver | None
     checkpoint: CheckpointReader | None  # where the run continues
+    weights: CheckpointReader | None = None  # where it begins, at step 0
     train_samples: int | None = None  # where the length is given in tokens or epochs
     state: RunState = field(default_factory=RunState)
 

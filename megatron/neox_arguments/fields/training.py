@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from megatron.neox_arguments.fields.base import AnyCase, Count, Group, Positive
+from megatron.neox_arguments.fields.base import AnyCase, Count, Group, NonEmpty, Positive
 
 
 class RunArgs(Group):
@@ -58,7 +58,13 @@ class CheckpointArgs(Group):
     auto_resume: bool = Field(
         False, description="Continue from save when it holds checkpoints; start at step 0 when it holds none."
     )
-    finetune: bool = Field(False, description="Load weights only and start at step 0.")
+    finetune: bool = Field(False, description="Take load for warm_start: its weights only, from step 0.")
+    warm_start: str | None = Field(
+        None, description="Folder of the weights that a new run starts from, at step 0 with a fresh optimizer."
+    )
+    warm_start_fresh: Annotated[list[str], NonEmpty] | None = Field(
+        None, description="Names of weights (* stands for anything) that a warm start does not take over."
+    )
     no_load_optim: bool = Field(False, description="Load without optimizer state.")
     no_load_rng: bool = Field(False, description="Load without random states.")
     no_save_optim: bool = Field(False, description="Save without optimizer state.")

@@ -29,6 +29,8 @@ OURS = {"separators", "attention_path", "timeout_minutes", "USE_FIXED_SEP_INTERV
     "log_sample_hashes",
     "attention_document_mask",
     "loss_average",
+    "warm_start",
+    "warm_start_fresh",
     "validation_sets",
     "validation_label_sets",
     "train_tokens",

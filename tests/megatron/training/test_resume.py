@@ -16,6 +16,7 @@ from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from tests.helpers.processes import run_ranks
 from tests.helpers.tiny_run import tiny_settings, write_settings, write_tiny_data
 
+VOCABULARY = "['*word_embeddings*', '*final_linear*']"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -68,8 +69,11 @@ def test_warm_start_retention_and_refusals(tmp_path: Path, data: Path) -> None:
     config = str(write_settings(tmp_path / "config.yml", settings))
     [seen] = run_ranks(warm_starts, 1, config, str(tmp_path))
     assert seen["kept"] == ["global_step4", "global_step6"]
-    assert seen["finetune"] == [0, 0]
-    assert seen["finetune_weights_equal"] is True
+    for what, fresh in {"finetune": 0, "deeper": 12, "other_words": 2}.items():
+        assert seen[what]["position"] == [0, 0] and seen[what]["right"] and len(seen[what]["fresh"]) == fresh, what
+    assert seen["finetune"]["loaded"] == seen["deeper"]["loaded"] == seen["other_words"]["loaded"] + 2
+    assert "layers.4.attention.dense.bias: not in the checkpoint" in seen["deeper_unasked"]
+    assert "2 tensors differ" in seen["other_words_unasked"] and "word_embeddings" in seen["other_words_unasked"]
     assert seen["fresh_moments"] == [6, 24]
     assert "num_layers: 4 -> 3 (--set num_layers=3)" in seen["other_model"]
     assert "tokenizer_type:" in seen["other_tokenizer"]
@@ -148,6 +152,7 @@ def warm_starts(config: str, folder: str) -> dict[str, Any]:
     from megatron.training.build import build_run, start_parallel
     from megatron.training.loop import train
     from megatron.training.resume import load_run
+    from megatron.training.warm_start import warm_start
 
     save = f"{folder}/run"
     parallel = start_parallel(load_arguments([config], [], world_size=1))
@@ -158,12 +163,32 @@ def warm_starts(config: str, folder: str) -> dict[str, Any]:
     train(make(f"save={save}"))
     seen: dict[str, Any] = {"kept": sorted(path.name for path in Path(save).glob("global_step*"))}
 
-    run = make(f"load={save}", "finetune=true")
-    load_run(run)
-    seen["finetune"] = [run.state.iteration, run.state.consumed_samples]
     reader = _reader(save)
-    parameters = list(run.engine.module.parameters())
-    seen["finetune_weights_equal"] = all(torch.equal(p, reader.weight(p.shard.name)) for p in parameters)
+    deeper = ["num_layers=5", "prefill_loc_win_size_list=[64, 8, 8, 8, 8]"]
+    for what, overrides in {
+        "finetune": [f"load={save}", "finetune=true"],
+        "deeper": [f"warm_start={save}", *deeper, "warm_start_fresh=['layers.4.*']"],
+        "other_words": [f"warm_start={save}", *_other_words(folder), f"warm_start_fresh={VOCABULARY}"],
+    }.items():
+        run = make(*overrides, f"log_dir={folder}/{what}")
+        initial = {p.shard.name: p.detach().clone() for p in run.engine.module.parameters()}
+        load_run(run)
+        warm_start(run)
+        weights = {p.shard.name: p.detach() for p in run.engine.module.parameters()}
+        [event] = [json.loads(line) for line in Path(folder, what, "events.jsonl").read_text().splitlines()]
+        seen[what] = {
+            "position": [run.state.iteration, run.state.consumed_samples],
+            "fresh": event["fresh"],
+            "loaded": event["tensors"],
+            "right": all(
+                torch.equal(value, initial[name] if name in event["fresh"] else reader.weight(name))
+                for name, value in weights.items()
+            ),
+        }
+    for what, overrides in {"deeper_unasked": deeper, "other_words_unasked": _other_words(folder)}.items():
+        with pytest.raises(CheckpointError) as refused:
+            warm_start(make(f"warm_start={save}", *overrides))
+        seen[what] = str(refused.value)
 
     run = make(f"load={save}", "no_load_optim=true")
     load_run(run)
@@ -171,7 +196,7 @@ def warm_starts(config: str, folder: str) -> dict[str, Any]:
 
     for what, overrides in {
         "other_model": ["num_layers=3", "prefill_loc_win_size_list=[64, 8, 8]"],
-        "other_tokenizer": ["tokenizer_type=HFTokenizer", f"vocab_file={_tokenizer(folder)}", "separators=."],
+        "other_tokenizer": _other_words(folder),
     }.items():
         with pytest.raises(CheckpointError) as caught:
             load_run(make(f"load={save}", *overrides))
@@ -186,6 +211,10 @@ def warm_starts(config: str, folder: str) -> dict[str, Any]:
     seen["nan"] = str(stopped.value)
     seen["nan_saved"] = [path.name for path in Path(folder, "nan").glob("global_step*")]
     return seen
+
+
+def _other_words(folder: str) -> list[str]:
+    return ["tokenizer_type=HFTokenizer", f"vocab_file={_tokenizer(folder)}", "separators=."]
 
 
 def _tokenizer(folder: str) -> Path:
