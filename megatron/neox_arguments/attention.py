@@ -88,7 +88,7 @@ def _windows(args: NeoXArgs, mode: str) -> tuple[int, ...]:
         return (args.seq_length,) * args.num_layers
     if args.USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS and args.prefill_loc_win_size_list:
         return tuple(args.prefill_loc_win_size_list)
-    return (args.prefill_local_window_size,) * args.num_layers
+    return _with_dense_layers(args, args.prefill_local_window_size)
 
 
 def _generate_windows(args: NeoXArgs, mode: str, windows: tuple[int, ...]) -> tuple[int, ...]:
@@ -97,8 +97,14 @@ def _generate_windows(args: NeoXArgs, mode: str, windows: tuple[int, ...]) -> tu
     if args.USE_GENERATE_LOCAL_WIN_SIZES_wrt_LAYERS and args.generate_win_loc_size_list:
         return tuple(args.generate_win_loc_size_list)
     if args.generate_local_window_size is not None:
-        return (args.generate_local_window_size,) * args.num_layers
+        return _with_dense_layers(args, args.generate_local_window_size)
     return windows
+
+
+def _with_dense_layers(args: NeoXArgs, window: int) -> tuple[int, ...]:
+    """One window for all layers but the dense ones, which see as far as there are positions."""
+    dense = {layer % args.num_layers for layer in args.dense_layers or ()}
+    return tuple(args.max_position_embeddings if layer in dense else window for layer in range(args.num_layers))
 
 
 def _path(args: NeoXArgs, mode: str) -> str:

@@ -72,6 +72,18 @@ def window_lists_fit_layers(args: "NeoXArgs") -> Iterator[Complaint]:
             yield key, f"entry {values.index(min(values))} is {min(values)}. Every entry must be 1 or more."
 
 
+def dense_layers_are_there(args: "NeoXArgs") -> Iterator[Complaint]:
+    if not args.dense_layers or _full(args):
+        return
+    wrong = [layer for layer in args.dense_layers if not -args.num_layers <= layer < args.num_layers]
+    if wrong:
+        last = args.num_layers - 1
+        yield "dense_layers", f"there is no layer {wrong[0]}: layers count from 0 to {last}, or from the end with -1."
+    for flag in ("USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS", "USE_GENERATE_LOCAL_WIN_SIZES_wrt_LAYERS"):
+        if getattr(args, flag):
+            yield "dense_layers", f"{flag} already gives every layer its window. Keep one of the two."
+
+
 def first_tokens_are_counted(args: "NeoXArgs") -> Iterator[Complaint]:
     if _full(args):
         return
@@ -87,6 +99,8 @@ def streaming_is_plain(args: "NeoXArgs") -> Iterator[Complaint]:
     for key in ("USE_BiPE", "USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS", "USE_GENERATE_LOCAL_WIN_SIZES_wrt_LAYERS"):
         if getattr(args, key):
             yield key, f"streamingLLM has neither windows per layer nor BiPE. Set {key}: false."
+    if args.dense_layers:
+        yield "dense_layers", "streamingLLM has the same window in every layer. Remove the line."
 
 
 def bilevel_positions_fit(args: "NeoXArgs") -> Iterator[Complaint]:
@@ -177,6 +191,7 @@ ATTENTION_RULES: list[Callable[["NeoXArgs"], Iterator[Complaint]]] = [
     separators_are_given_once,
     windows_are_positive,
     window_lists_fit_layers,
+    dense_layers_are_there,
     first_tokens_are_counted,
     streaming_is_plain,
     bilevel_positions_fit,

@@ -36,7 +36,7 @@ _READ_BY = {
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "
         "USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS prefill_loc_win_size_list USE_ORIGINAL_FULL_ATTEN "
-        "streamingLLM USE_FIXED_SEP_INTERVALs fixed_sep_intervals_list"
+        "streamingLLM USE_FIXED_SEP_INTERVALs fixed_sep_intervals_list dense_layers"
     ),
     "derived.separators": "separators",
     "derived.generate_windows": (

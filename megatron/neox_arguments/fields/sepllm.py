@@ -33,6 +33,9 @@ class SeparatorArgs(Group):
         None, description="Window of each layer; a window of at least seq_length makes a layer dense."
     )
     generate_win_loc_size_list: list[int] | None = Field(None, description="The same while generating.")
+    dense_layers: list[int] | None = Field(
+        None, description="Layers that see everything, for models of any depth: 0 is the first, -1 the last."
+    )
     USE_ORIGINAL_FULL_ATTEN: bool = Field(
         False, description="Mode: plain causal attention; other keys here have no effect."
     )

@@ -47,6 +47,16 @@ def test_generation_uses_the_training_windows_unless_told_otherwise(load):
     assert full.derived.generate_windows == (128,) * 4
 
 
+def test_dense_layers_fit_any_depth(load):
+    derived = load(dense_layers=[0, -1], prefill_local_window_size=8, max_position_embeddings=512).derived
+    assert derived.windows == derived.generate_windows == (512, 8, 8, 512)
+    assert load(dense_layers=[1], prefill_local_window_size=8, num_layers=6).derived.windows == (8, 128, 8, 8, 8, 8)
+    generating = load(dense_layers=[-1], prefill_local_window_size=8, generate_local_window_size=16).derived
+    assert (generating.windows, generating.generate_windows) == ((8, 8, 8, 128), (16, 16, 16, 128))
+    assert load(dense_layers=[], prefill_local_window_size=8).derived.windows == (8,) * 4
+    assert load(dense_layers=[9], USE_ORIGINAL_FULL_ATTEN=True).derived.windows == (128,) * 4
+
+
 def test_first_tokens(load):
     assert load().sep_config().init_tokens == 3
     assert load(init_tok_max_idx=-1).sep_config().init_tokens == 0

@@ -33,6 +33,18 @@ BREAKING = [
         "entry 2 is 0",
     ),
     ("window_lists_fit_layers", {"USE_FIXED_SEP_INTERVALs": True}, "fixed_sep_intervals_list"),
+    ("dense_layers_are_there", {"dense_layers": [0, 4]}, "there is no layer 4: layers count from 0 to 3"),
+    ("dense_layers_are_there", {"dense_layers": [-5]}, "there is no layer -5"),
+    (
+        "dense_layers_are_there",
+        {
+            "dense_layers": [0],
+            "USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS": True,
+            "prefill_loc_win_size_list": [1, 2, 3, 4],
+        },
+        "already gives every layer its window",
+    ),
+    ("streaming_is_plain", {"streamingLLM": True, "dense_layers": [0]}, "same window in every layer"),
     ("first_tokens_are_counted", {"init_tok_max_idx": -2}, "-2 is below -1"),
     ("first_tokens_are_counted", {"init_tok_max_idx": -1, "streamingLLM": True}, "three tokens"),
     ("streaming_is_plain", {"streamingLLM": True, **BIPE}, "USE_BiPE: false"),

@@ -19,33 +19,30 @@ README = (CONFIGS / "README.md").read_text(encoding="utf-8")
 DATA = CONFIGS / "data" / "example.yml"
 MODELS = [*sorted((CONFIGS / "models").glob("*.yml")), *sorted(CONFIGS.glob("*.yml"))]
 ATTENTION = sorted((CONFIGS / "attention").glob("*.yml"))
-LAYERS = {"160m": 12, "160m-alibi": 12, "local-cpu": 12, "local-cpu-llama": 12, "410m": 24, "1.4b": 24} | {
-    "1.4b-32heads": 24,
-    "2.8b": 32,
-    "6.9b": 32,
-    "llama-8b": 32,
-}
+LAYERS = {model: load_arguments([model, CONFIGS / "attention" / "full.yml"]).num_layers for model in MODELS}
 
 
 def depth_of(attention: Path) -> int | None:
     """Layers that a file with one number per layer is written for."""
-    if re.search(r"-(h|ht|hmt)\b|fixllm", attention.stem):
+    if "fixllm" in attention.stem:
         found = re.search(r"(\d+)layers", attention.stem)
         return int(found[1]) if found else 12
     return None
 
 
+# Every attention file with some models of different depths, every model with two attention files.
 COMPOSITIONS = [
     (model, attention)
     for model in MODELS
     for attention in ATTENTION
-    if depth_of(attention) in (None, LAYERS.get(model.stem))
+    if depth_of(attention) in (None, LAYERS[model])
+    and (model.stem in ("70m", "160m", "1.4b", "llama-8b", "local-cpu") or attention.stem in ("full", "sepllm-n64-ht"))
 ]
 
 
 def dense_layers(kind: str, layers: int) -> list[int]:
     """H: the first layer, T: the last, M: the sixth."""
-    return sorted({"h": 0, "t": layers - 1, "m": 5}[letter] for letter in kind.lower())
+    return sorted({{"h": 0, "t": layers - 1, "m": 5}[letter] for letter in kind.lower()})
 
 
 @pytest.mark.parametrize(("model", "attention"), COMPOSITIONS, ids=lambda path: path.stem)
@@ -155,7 +152,7 @@ num_layers hidden_size num_attention_heads seq_length max_position_embeddings po
 bias_gelu_fusion init_method output_layer_init_method gpt_j_residual lr_decay_style lr_decay_iters min_lr warmup
 train_iters eval_iters eval_interval weight_decay gradient_clipping checkpoint_activations checkpoint_num_layers
 checkpoint_factor extra_save_iters log_interval attention_dropout hidden_dropout pipe_parallel_size launcher
-USE_ORIGINAL_FULL_ATTEN streamingLLM prefill_loc_win_size_list init_tok_max_idx BiPE_seps
+USE_ORIGINAL_FULL_ATTEN streamingLLM init_tok_max_idx BiPE_seps
 """
 
 
@@ -167,8 +164,16 @@ def test_the_samples_have_the_values_of_the_originals():
     for key in RECORDED.split():
         found = {repr(_plain(getattr(args, key))) for args in ours} - {"None"}
         assert found == {repr(_plain(value)) for value in recorded[key]["sample_values"]}, key
-    for key in ("prefill_local_window_size", "prefill_loc_win_size_list"):
-        assert sum(key in args.model_fields_set for args in ours) == recorded[key]["sample_config_count"]
+    windows = [args.derived.windows for args in ours if args.derived.attention_mode != "full"]
+    one_size = [sizes for sizes in windows if len(set(sizes)) == 1]
+    assert len(one_size) == recorded["prefill_local_window_size"]["sample_config_count"]
+    assert {sizes[0] for sizes in one_size} == set(recorded["prefill_local_window_size"]["sample_values"])
+    by_layer = [list(sizes) for sizes in windows if len(set(sizes)) > 1]
+    lists = recorded["prefill_loc_win_size_list"]
+    assert len(by_layer) == lists["sample_config_count"]
+    assert sorted(map(repr, set(map(tuple, by_layer)))) == sorted(
+        repr(tuple(sizes)) for sizes in lists["sample_values"]
+    )
 
 
 def _plain(value: object) -> object:

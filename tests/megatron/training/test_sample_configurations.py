@@ -47,7 +47,7 @@ COMPOSITIONS = {
     "fixllm": "models/160m attention/fixllm-n64-d5",
     "sa": "models/160m attention/self-adjusting",
     "sa without denominator": "models/160m attention/self-adjusting-no-denominator",
-    "1.4b": "models/1.4b-32heads attention/sepllm-n64-ht-24layers",
+    "1.4b": "models/1.4b-32heads attention/sepllm-n64-ht",
     "llama": "local-cpu-llama attention/sepllm-n64-h",
 }
 
