@@ -1,7 +1,7 @@
 """The step line: one aligned line per report whose columns keep their place from step 1 to the last.
 
-   step       loss        lr  grad norm     tokens/s      samples    kept  s/step     left
-10/1000     4.1234  3.00e-04      1.234       12,345        1,280   21.3%    0.52    8m35s
+   step       loss        lr  grad norm     tokens/s  TFLOP/s      samples    kept  s/step     left
+10/1000     4.1234  3.00e-04      1.234       12,345     1.23        1,280   21.3%    0.52    8m35s
 """
 
 import math
@@ -18,21 +18,24 @@ def header(train_iters: int) -> str:
 
 
 def format_step(result: StepResult) -> str:
-    """One report as one line; skipped steps and the loss scale stand at the end when there are any."""
+    """One report as one line; at the end stand utilisation, loss scale and skipped steps, where there are any."""
     step = f"{result.iteration}/{result.train_iters}"
     cells = [
         f"{result.loss:.4f}",
         f"{result.lr:.2e}",
         "-" if result.grad_norm is None else format_norm(result.grad_norm),
         f"{result.tokens_per_second:,.0f}",
+        "-" if result.tflops is None else format_figures(result.tflops),
         f"{result.consumed_samples:,}",
         "-" if result.kept_ratio is None else f"{100 * result.kept_ratio:.1f}%",
-        format_seconds(result.seconds),
+        format_figures(result.seconds),
         "-" if result.eta_seconds is None else format_duration(result.eta_seconds),
     ]
     line = f"{step:>{_step_width(result.train_iters)}}"
     for (_, width), cell in zip(_COLUMNS, cells, strict=True):
         line += f"  {cell:>{width}}"
+    if result.mfu is not None:
+        line += f"  mfu {100 * result.mfu:.1f}%"
     if result.loss_scale is not None:
         line += f"  scale {result.loss_scale:g}"
     if result.skipped:
@@ -45,11 +48,11 @@ def format_norm(norm: float) -> str:
     return f"{norm:.3f}" if math.isfinite(norm) and norm < 10_000 else f"{norm:.2e}"
 
 
-def format_seconds(seconds: float) -> str:
+def format_figures(number: float) -> str:
     """Three leading figures: 0.052, 0.52, 5.20, 52.0, 520."""
-    if not math.isfinite(seconds) or seconds >= 100:
-        return f"{seconds:.0f}"
-    return f"{seconds:.1f}" if seconds >= 10 else f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.3f}"
+    if not math.isfinite(number) or number >= 100:
+        return f"{number:.0f}"
+    return f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
 
 
 def format_duration(seconds: float) -> str:
@@ -94,6 +97,7 @@ _COLUMNS = (
     ("lr", 8),
     ("grad norm", 9),
     ("tokens/s", 11),
+    ("TFLOP/s", 7),
     ("samples", 11),
     ("kept", 6),
     ("s/step", 6),

@@ -61,6 +61,9 @@ def step_scalars(result: StepResult) -> dict[str, float]:
         "runtime/samples_per_sec": result.samples_per_second,
         "runtime/tokens_per_sec": result.tokens_per_second,
         "runtime/iteration_time": result.seconds,
+        "runtime/flops_per_sec_per_gpu": None if result.tflops is None else 1e12 * result.tflops,
+        "runtime/model_flops_utilization": result.mfu,
+        "runtime/hardware_flops_utilization": result.hfu,
         "runtime/steps_per_sec": 1 / result.seconds if result.seconds > 0 else None,
     }
     values |= {f"attention/kept_pairs_layer_{layer:02d}": share for layer, share in enumerate(result.kept_by_layer)}

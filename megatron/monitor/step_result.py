@@ -12,6 +12,8 @@ class StepResult:
     kept_ratio: share of causal query-key pairs that attention computes, 0 to 1.  skipped: steps skipped so far.
     kept_by_layer: kept_ratio of each layer (the paper's "Atten. %").  kept_keys_by_layer: share of all keys that the
     last token of a row sees (its "r.KV").
+    tflops: of one device, 10^12 operations a second of forward and backward by kept pairs (`megatron.model.flops`).
+    mfu: that over the device's peak, 0 to 1, where the peak is known; hfu: the same with recomputation counted.
     noise_scale: gradient noise scale in samples, where it is measured and resolved.
     """
 
@@ -30,5 +32,8 @@ class StepResult:
     skipped: int = 0
     loss_scale: float | None = None
     noise_scale: float | None = None
+    tflops: float | None = None
+    mfu: float | None = None
+    hfu: float | None = None
     kept_by_layer: tuple[float, ...] = ()
     kept_keys_by_layer: tuple[float, ...] = ()

@@ -31,7 +31,7 @@ _READ_BY = {
         "finetune warm_start warm_start_fresh no_load_optim no_load_rng no_save_optim no_save_rng "
         "log_dir tensorboard_dir use_wandb wandb_group wandb_team wandb_project wandb_host log_grad_norm "
         "log_param_norm log_grad_pct_zeros log_optimizer_states log_gradient_noise_scale "
-        "gradient_noise_scale_n_batches log_sample_hashes loss_average"
+        "gradient_noise_scale_n_batches log_sample_hashes loss_average peak_theoretical_tflops"
     ),
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "

@@ -48,7 +48,7 @@ REFUSED: dict[str, Refused] = {
     ),
     "curriculum_seqlen": Refused("it is internal state of GPT-NeoX", neutral=(0,)),
     "flops_profiler": _off(
-        "DeepSpeed's profiler never runs under its pipeline engine", "Read tokens/s in the step line."
+        "DeepSpeed's profiler never runs under its pipeline engine", "Read TFLOP/s and mfu in the step line."
     ),
     "communication_data_type": Refused("gradients travel in the type of their sum", "Use data_types.grad_accum_dtype."),
     "autotuning": _off("DeepSpeed's autotuner starts scripts in its own way", "Compare short runs by their tokens/s."),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from megatron.model.flops import forward_flops
+from megatron.monitor.device_peak import peak_tflops
 from megatron.monitor.step_result import StepResult
 from megatron.training.engine import gradient_norm
 from megatron.training.noise_scale import NoiseScale
@@ -69,6 +71,8 @@ class Meter:
         seconds = max(time.monotonic() - self._start - self._idle, 1e-9) / steps
         samples_per_second = (run.state.consumed_samples - self._consumed) / steps / seconds
         kept = _kept(run)
+        work = _work(run, kept, tokens=(run.state.consumed_samples - self._consumed) * run.args.seq_length)
+        per_second = 1 / (steps * seconds)
         result = StepResult(
             iteration=run.state.iteration,
             train_iters=run.train_iters,
@@ -85,6 +89,9 @@ class Meter:
             skipped=run.state.skipped,
             loss_scale=float(run.engine.optimizer.cur_scale) if derived.precision == "fp16" else None,
             noise_scale=self._noise.report(),
+            tflops=work.tflops * per_second,
+            mfu=None if work.peak is None else work.tflops * per_second / work.peak,
+            hfu=None if work.peak is None else work.hardware_tflops * per_second / work.peak,
             kept_by_layer=kept.pairs_by_layer,
             kept_keys_by_layer=kept.keys_by_layer,
         )
@@ -100,8 +107,9 @@ class Meter:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What attention kept since the last report; None and () before any step was counted."""
+    """What attention kept since the last report; None and () before any step was counted. pairs: over all layers."""
 
+    pairs: float = 0.0
     ratio: float | None = None
     pairs_by_layer: tuple[float, ...] = ()
     keys_by_layer: tuple[float, ...] = ()
@@ -116,7 +124,27 @@ def _kept(run: Run) -> _Kept:
     if not causal.sum():
         return _Kept()
     return _Kept(
+        pairs=float(kept.sum()) / run.parallel.tp.size,  # tensor ranks count the same texts
         ratio=float(kept.sum() / causal.sum()),
         pairs_by_layer=tuple((kept / causal).tolist()),
         keys_by_layer=tuple((keys / all_keys).tolist()),
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Of one device since the last report, in 10^12 operations; peak: what it could do in a second, if known."""
+
+    tflops: float
+    hardware_tflops: float
+    peak: float | None
+
+
+def _work(run: Run, kept: _Kept, tokens: int) -> _Work:
+    args = run.args
+    forward = forward_flops(run.model_config, tokens, kept.pairs)
+    each = 1e12 * run.parallel.world_size
+    peak = args.peak_theoretical_tflops
+    if peak is None and torch.cuda.is_available():
+        peak = peak_tflops(torch.cuda.get_device_name(), args.derived.precision)
+    return _Work(forward.model / each, forward.hardware(recompute=args.checkpoint_activations) / each, peak)

@@ -19,6 +19,9 @@ class MonitorArgs(Group):
     gradient_noise_scale_n_batches: Positive = Field(
         5, description="Steps before each step line that it is taken from."
     )
+    peak_theoretical_tflops: float | None = Field(
+        None, gt=0, description="Peak of one device, for its utilisation; default that of known GPUs in 16 bit."
+    )
     log_dir: str | None = Field(None, description="Folder for a log file of each process.")
     tensorboard_dir: str | None = Field(None, description="Folder for TensorBoard.")
     use_wandb: bool | None = Field(None, description="Log to Weights & Biases.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from megatron.monitor.console import StepConsole, format_duration, format_norm, format_seconds, format_step, header
+from megatron.monitor.console import StepConsole, format_duration, format_figures, format_norm, format_step, header
 from megatron.monitor.step_result import StepResult
 
 RESULT = StepResult(
@@ -21,12 +21,13 @@ RESULT = StepResult(
     kept_ratio=0.2134,
     seconds=0.518,
     eta_seconds=515.0,
+    tflops=1.2345,
 )
 
 
 def test_one_line_holds_it_all() -> None:
     line = format_step(RESULT)
-    for part in ("10/143000", "10.8246", "6.00e-04", "1.235", "12,346", "10,240", "21.3%", "0.52", "8m35s"):
+    for part in ("10/143000", "10.8246", "6.00e-04", "1.235", "12,346", "1.23", "10,240", "21.3%", "0.52", "8m35s"):
         assert part in line.split()
     assert "skipped" not in line and "scale" not in line
 
@@ -36,7 +37,8 @@ def test_one_line_holds_it_all() -> None:
     [
         {"iteration": 143_000, "loss": 0.5, "eta_seconds": 0.0},
         {"loss": math.nan, "grad_norm": math.inf},
-        {"grad_norm": None, "kept_ratio": None, "eta_seconds": None},
+        {"grad_norm": None, "kept_ratio": None, "eta_seconds": None, "tflops": None},
+        {"tflops": 812.3, "tokens_per_second": 1e6},
         {"tokens_per_second": 98_765_432.1, "consumed_samples": 999_999_999, "seconds": 123.4, "eta_seconds": 9e6},
         {"grad_norm": 123456.7, "kept_ratio": 1.0},
     ],
@@ -51,6 +53,7 @@ def test_columns_stay_in_place(changed: dict) -> None:
 
 def test_skipped_steps_and_the_loss_scale_stand_at_the_end() -> None:
     assert format_step(replace(RESULT, skipped=3, loss_scale=65536.0)).endswith("8m35s  scale 65536  skipped 3")
+    assert format_step(replace(RESULT, mfu=0.4567)).endswith("8m35s  mfu 45.7%")
 
 
 def test_titles_come_back() -> None:
@@ -85,7 +88,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_small_numbers() -> None:
-    assert [format_seconds(value) for value in (0.0523, 0.518, 5.2, 51.97, 519.7)] == [
+    assert [format_figures(value) for value in (0.0523, 0.518, 5.2, 51.97, 519.7)] == [
         "0.052",
         "0.52",
         "5.20",

@@ -57,6 +57,7 @@ def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     run_ranks(train_all_modes, ranks, str(folder), layout, pp, tp, timeout=300)
     for mode in MODES:
         _assert_equal_runs(folder / "single" / mode, folder / layout / mode)
+        assert _work(folder / layout / mode, ranks) == pytest.approx(_work(folder / "single" / mode, 1), rel=1e-9)
 
 
 @pytest.mark.multiprocess
@@ -158,6 +159,13 @@ def _losses(save: Path) -> list[float]:
     losses = [event["loss"] for event in _events(save) if event["kind"] == "step"]
     assert len(losses) == 20
     return losses
+
+
+def _work(save: Path, ranks: int) -> list[float]:
+    """10^12 operations of every step, all ranks together."""
+    found = [event["tflops"] * event["seconds"] * ranks for event in _events(save) if event["kind"] == "step"]
+    assert len(found) == 20 and min(found) > 0
+    return found
 
 
 def _ledger(save: Path) -> list[tuple[int, str]]:

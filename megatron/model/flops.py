@@ -1,0 +1,42 @@
+"""Floating-point operations of training, attention counted by the query-key pairs that the rule keeps.
+
+A multiplication with its addition counts as two. Matrix products only, as in PaLM's model FLOPs utilisation
+(arXiv 2204.02311, appendix B): norms, activations, softmax, rotation, embedding and optimizer are left out.
+"""
+
+from dataclasses import dataclass
+
+from megatron.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ForwardFlops:
+    """Of one forward pass. layers: matrix products of the transformer layers, without attention's own two.
+
+    attention: scores, and the sum of values, of the kept pairs. head: the logits.
+    """
+
+    layers: float
+    attention: float
+    head: float
+
+    @property
+    def model(self) -> float:
+        """Forward and backward: what training needs, however it is computed. Backward takes two products for each."""
+        return 3 * (self.layers + self.attention + self.head)
+
+    def hardware(self, *, recompute: bool) -> float:
+        """The same, and with recomputation another forward pass of the layers (less one product per run of layers)."""
+        return self.model + (self.layers + self.attention if recompute else 0)
+
+
+def forward_flops(config: ModelConfig, tokens: float, kept_pairs: float) -> ForwardFlops:
+    """tokens: read by the model; kept_pairs: query-key pairs of all these tokens, summed over the layers."""
+    heads = config.num_attention_heads * config.head_dim
+    projections = config.hidden_size * (2 * heads + 2 * config.num_kv_heads * config.head_dim)
+    mlp = config.hidden_size * config.mlp_hidden_size * (3 if config.mlp_gated else 2)
+    return ForwardFlops(
+        layers=2.0 * tokens * config.num_layers * (projections + mlp),
+        attention=4.0 * heads * kept_pairs,
+        head=2.0 * tokens * config.hidden_size * config.padded_vocab_size,
+    )
