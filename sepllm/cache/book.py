@@ -13,7 +13,7 @@ from sepllm.errors import UnsupportedError
 
 
 class Book:
-    """position, rank: int64 [batch, slots], see policy.py; the others int64 [batch].
+    """position, rank: int32 [batch, slots], see policy.py; the others int32 [batch], sums int64.
 
     length: real tokens so far. lasting: how many of them outlive the window. limit, capacity: s and c, which may
     grow. applied: length when the rule was last applied. since: where the window began then.
@@ -21,14 +21,14 @@ class Book:
     """
 
     def __init__(self, sizes: CacheSizes, batch: int, device: torch.device) -> None:
-        def full(value: int) -> Tensor:
-            return torch.full((batch,), value, dtype=torch.int64, device=device)
+        def full(value: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.full((batch,), value, dtype=dtype, device=device)
 
         self.sizes = sizes
-        self.position = torch.empty(batch, 0, dtype=torch.int64, device=device)
-        self.rank = torch.empty(batch, 0, dtype=torch.int64, device=device)
+        self.position = torch.empty(batch, 0, dtype=torch.int32, device=device)
+        self.rank = torch.empty(batch, 0, dtype=torch.int32, device=device)
         self.length, self.lasting, self.applied, self.since = full(0), full(0), full(0), full(0)
-        self.attended, self.seen = full(0), full(0)
+        self.attended, self.seen = full(0, torch.int64), full(0, torch.int64)
         self.limit, self.capacity = full(sizes.separators or 0), full(sizes.capacity or 0)
 
     def new_token(self, token_ids: Tensor, config: RuleSettings, layer: int) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ class Book:
         position = self.length[:, None]
         initial, marked = token_kinds(config, token_ids, position, layer)
         rank = torch.where(initial, INITIAL, torch.where(marked, self.lasting[:, None], ORDINARY))
-        self.lasting = self.lasting + (marked & ~initial)[:, 0]
+        self.lasting = self.lasting + (marked > initial)[:, 0]
         self.length = self.length + 1
         return position, rank
 
@@ -45,12 +45,12 @@ class Book:
     ) -> tuple[Tensor, Tensor]:
         """Count new tokens; position and rank, each [batch, new], EMPTY and ORDINARY for padding."""
         real = torch.ones_like(token_ids, dtype=torch.bool) if real is None else real
-        position = self.length[:, None] + real.long().cumsum(dim=1) - 1
+        position = self.length[:, None] + real.cumsum(dim=1, dtype=torch.int32) - 1
         initial, marked = token_kinds(config, token_ids, position, layer)
         initial, marked = initial & real, marked & real
         rank = rank_tokens(initial, marked, self.lasting[:, None])
-        self.lasting = self.lasting + (marked & ~initial).sum(dim=1)
-        self.length = self.length + real.sum(dim=1)
+        self.lasting = self.lasting + (marked & ~initial).sum(dim=1, dtype=torch.int32)
+        self.length = self.length + real.sum(dim=1, dtype=torch.int32)
         return torch.where(real, position, EMPTY), rank
 
     def counts(self) -> Tensor:

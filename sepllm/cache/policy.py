@@ -19,7 +19,7 @@ from sepllm.errors import ConfigError, did_you_mean
 SCHEDULES = ("every_token", "lazy", "lazy_after")
 
 ORDINARY = -1  # rank of a token that nothing keeps beyond the window, and of an empty entry
-INITIAL = 2**62  # rank of a token that always stays
+INITIAL = 2**30  # rank of a token that always stays
 EMPTY = -1  # position of an empty entry
 
 
@@ -91,11 +91,11 @@ class CacheSizes:
 def rank_tokens(initial: Tensor, marked: Tensor, before: Tensor | int = 0) -> Tensor:
     """Rank of each token: INITIAL, ORDINARY, or how many separators of its row stand before it.
 
-    initial, marked: bool [batch, seq]; before: separators of each row so far, [batch, 1] -> int64 [batch, seq].
+    initial, marked: bool [batch, seq]; before: separators of each row so far, [batch, 1] -> int32 [batch, seq].
     """
     lasting = marked & ~initial
-    rank = lasting.long().cumsum(dim=-1) - 1 + before
-    return torch.where(initial, INITIAL, torch.where(lasting, rank, ORDINARY))
+    rank = lasting.cumsum(dim=-1, dtype=torch.int32) - 1 + before
+    return torch.where(initial, INITIAL, torch.where(lasting, rank, ORDINARY)).int()
 
 
 def visible(query: Tensor, position: Tensor, rank: Tensor, window: int, limit: Tensor | int | None) -> Tensor:
@@ -104,7 +104,11 @@ def visible(query: Tensor, position: Tensor, rank: Tensor, window: int, limit: T
     query: positions, broadcasts to [batch, q, 1]; position, rank: of the entries, broadcast to [batch, 1, k];
     limit: s, broadcasts to [batch, 1, 1], None: all -> bool [batch, q, k].
     """
-    lasting = (rank > ORDINARY) if limit is None else (rank == INITIAL) | _newest(query, position, rank, window, limit)
+    lasting = rank > ORDINARY
+    if limit is not None:
+        separator = lasting & (rank != INITIAL)
+        newest = torch.where(separator & (position <= query - window), rank, ORDINARY).amax(dim=-1, keepdim=True)
+        lasting = (rank == INITIAL) | (separator & (rank > newest - limit))
     return may_look(query, position, lasting, 0, window)
 
 
@@ -114,14 +118,18 @@ def survivors(
     """What stays cached when the rule is applied to rows of `length` tokens: what the newest of them may look at.
 
     position, rank: [batch, k]; length: [batch] tokens of each row so far, the newest included;
-    limit: as in visible, [batch, 1] where it differs; since: only separators at or after this position count,
+    limit: s, [batch, 1] where it differs, None: all; since: only separators at or after this position count,
     [batch, 1] where it differs (accumulate=False: where the window began at the last application)
-    -> bool [batch, k].
+    -> bool [batch, k]; what it says of empty entries has no meaning.
     """
     if not isinstance(since, int) or since:
-        rank = torch.where((position < since) & (rank != INITIAL), ORDINARY, rank)
-    limit = limit[..., None] if isinstance(limit, Tensor) else limit
-    return visible(length[:, None, None] - 1, position[:, None], rank[:, None], window, limit)[:, 0]
+        rank = rank.masked_fill((position < since) & (rank != INITIAL), ORDINARY)
+    near = position >= (length - window)[:, None]
+    if limit is None:
+        return near | (rank > ORDINARY)
+    # Separators are numbered without gaps, so the newest beyond the window tells which are the newest s.
+    newest = rank.masked_fill(near | (rank == INITIAL), ORDINARY).amax(dim=-1, keepdim=True)
+    return near | (rank > (newest - limit).clamp_(min=ORDINARY))
 
 
 def is_due(sizes: CacheSizes, cached: Tensor, capacity: Tensor | int) -> Tensor:
@@ -144,10 +152,3 @@ def beyond_limit(
     """
     outside = (position < length[:, None] - window) & (position >= since) & (rank > ORDINARY) & (rank != INITIAL)
     return (outside.sum(dim=-1) - limit).clamp(min=0)
-
-
-def _newest(query: Tensor, position: Tensor, rank: Tensor, window: int, limit: Tensor | int) -> Tensor:
-    """Separators of which fewer than `limit` newer ones lie beyond the window too; inside it nobody asks."""
-    separator = (rank > ORDINARY) & (rank != INITIAL)
-    newest = torch.where(separator & (position <= query - window), rank, ORDINARY).amax(dim=-1, keepdim=True)
-    return separator & (rank > newest - limit)

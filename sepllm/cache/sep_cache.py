@@ -24,7 +24,7 @@ from sepllm.cache.step import CacheStep
 from sepllm.config import SepConfig
 from sepllm.errors import ConfigError, SepLLMError, UnsupportedError
 
-_EVERYTHING = 2**40  # a window no text outgrows
+_EVERYTHING = 2**30  # a window no text outgrows
 PerLayer = int | None | Sequence[int | None]
 
 

@@ -57,18 +57,18 @@ def test_every_token_is_the_mask_rule(a: int, s: int | None, w: int, flags: list
 
 
 @pytest.mark.parametrize("limit", [None, 0, 1, 3])
-def test_several_queries_see_what_the_mask_rule_says(limit: int | None) -> None:
-    """A chunk of queries over everything before it, entries in any order and with holes."""
+def test_entries_in_any_order_and_with_holes(limit: int | None) -> None:
+    """What survives for the newest token, and what a chunk of queries sees."""
     ids = torch.randint(0, 4, (3, 40), generator=torch.Generator().manual_seed(1))
     config = SepConfig(separators=[SEPARATOR], init_tokens=2, window=5, max_separators=limit)
     initial = (torch.arange(40) < 2).expand(3, 40)
-    rank = rank_tokens(initial, initial | (ids == SEPARATOR))
     order = torch.cat((torch.randperm(40, generator=torch.Generator().manual_seed(2)), torch.tensor([40, 41])))
-    position = torch.arange(40).expand(3, 40)
-    position = torch.nn.functional.pad(position, (0, 2), value=EMPTY)[:, order]
-    rank = torch.nn.functional.pad(rank, (0, 2), value=ORDINARY)[:, order]
-    seen = visible(torch.arange(30, 40)[None, :, None], position[:, None], rank[:, None], 5, limit)
+    rank = torch.nn.functional.pad(rank_tokens(initial, initial | (ids == SEPARATOR)), (0, 2), value=ORDINARY)[:, order]
+    position = torch.nn.functional.pad(torch.arange(40).expand(3, 40), (0, 2), value=EMPTY)[:, order]
+    keep = survivors(position, rank, torch.tensor([40, 40, 40]), 5, limit) & (position >= 0)
     expected = torch.nn.functional.pad(keep_mask(config, ids)[:, 30:], (0, 2))[:, :, order]
+    assert torch.equal(keep, expected[:, -1])
+    seen = visible(torch.arange(30, 40)[None, :, None], position[:, None], rank[:, None], 5, limit)
     assert torch.equal(seen, expected)
 
 
