@@ -17,7 +17,8 @@ examples
   python deepy.py --check train.py model.yml data.yml        settings only: no GPU, nothing starts
   python deepy.py eval.py model.yml data.yml -- --untrained  what follows `--` goes to the script
 
-The YAML files add up, no key may stand in two of them; --set wins over all.
+The YAML files add up, no key may stand in two of them (a file may change the keys of those
+it is based_on: configs/README.md); --set wins over all.
 exit codes: 0 done, 2 usage or settings, 3 data, 4 checkpoint, 5 numbers, 6 a rank or host was lost,
 75 stopped on request after a save (queue the same command again)."""
 
@@ -67,7 +68,7 @@ def parse_command(argv: Sequence[str]) -> DeepyCommand:
     if not given.files:
         raise SettingsError(
             f"No settings file given. For example: python deepy.py {given.script} "
-            "configs/models/160m.yml configs/data/example.yml"
+            "configs/local-cpu.yml configs/attention/sepllm-n64.yml configs/data/example.yml"
         )
     return DeepyCommand(
         script=given.script,

@@ -72,11 +72,14 @@ def side_by_side(
 ) -> dict[str, Entry]:
     """All keys of files that stand beside each other. A key given in two places is a problem, unless in `changed`."""
     merged: dict[str, Entry] = {}
+    complained = False
     for table in tables:
         for key, entry in table.items():
             known = merged.setdefault(key, entry)
             if known.place != entry.place and key not in (changed or {}):
-                problems.add(given_twice(key, entry, known), entry.place)
+                hint = "" if complained else f". To change it: --set {key}=..., or based_on in a file of your own"
+                complained = True
+                problems.add(f"{given_twice(key, entry, known)}{hint}", entry.place)
     return merged
 
 

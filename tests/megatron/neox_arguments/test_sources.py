@@ -18,7 +18,14 @@ def test_files_are_merged():
 
 def test_a_key_in_two_files_names_both_places_whatever_the_spelling():
     _, text = merged("seed: 1\nnum_layers: 4\n", "num-layers: 5\n")
-    assert text == "b.yml:1: 'num_layers' is given twice; it was first given at a.yml:2"
+    assert text == (
+        "b.yml:1: 'num_layers' is given twice; it was first given at a.yml:2."
+        " To change it: --set num_layers=..., or based_on in a file of your own"
+    )
+
+
+def test_the_way_out_is_said_once():
+    assert merged("seed: 1\nwarmup: 0.1\n", "seed: 2\nwarmup: 0.2\n")[1].count("To change it") == 1
 
 
 def test_an_older_name_is_mapped():

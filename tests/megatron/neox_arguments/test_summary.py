@@ -10,8 +10,9 @@ from megatron.neox_arguments.summary import summary, weights_in_layers
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
-# Weights without embeddings, as published for Pythia (Biderman et al. 2023, arXiv 2304.01373, table 1).
-PYTHIA = {
+# Weights without embeddings, as published for Pythia (Biderman et al. 2023, arXiv 2304.01373, table 1), and for Llama
+# 3.2-1B and 3-8B (their model cards' totals, less one and two matrices of 128256 x hidden_size).
+PUBLISHED = {
     "70m": 18_915_328,
     "160m": 85_056_000,
     "410m": 302_311_424,
@@ -20,6 +21,8 @@ PYTHIA = {
     "2.8b": 2_517_652_480,
     "6.9b": 6_444_163_072,
     "12b": 11_327_027_200,
+    "llama-1b": 1_235_814_400 - 128_256 * 2048,
+    "llama-8b": 8_030_261_248 - 2 * 128_256 * 4096,
 }
 
 
@@ -27,12 +30,12 @@ def say(load, word, **changes):
     return dict(summary(load(**changes)))[word]
 
 
-@pytest.mark.parametrize("size", PYTHIA)
+@pytest.mark.parametrize("size", PUBLISHED)
 def test_weights_are_those_of_the_published_models(size):
     """Norms and biases, left out of the count, are less than half a percent of the smallest."""
     args = load_arguments([CONFIGS / "models" / f"{size}.yml", CONFIGS / "attention" / "full.yml"])
-    assert weights_in_layers(args) == pytest.approx(PYTHIA[size], rel=5e-3)
-    assert weights_in_layers(args) < PYTHIA[size]
+    assert weights_in_layers(args) == pytest.approx(PUBLISHED[size], rel=5e-3)
+    assert weights_in_layers(args) < PUBLISHED[size]
 
 
 def test_weights_count_grouped_queries_and_gates(load):
