@@ -10,8 +10,9 @@ from megatron.launcher.entry import run_main
 def main() -> int:
     command = parse_command(sys.argv[1:])
     from megatron.launcher.launch import check, launch  # after --help, which should be quick
+    from megatron.monitor.events import note_event
 
-    return check(command) if command.check else launch(command)
+    return check(command) if command.check else launch(command, note=note_event)
 
 
 if __name__ == "__main__":

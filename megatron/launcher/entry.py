@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from megatron.errors import PeerError, SettingsError, StopRequested, UserError
 from megatron.launcher.failure_record import leave_record
+from megatron.launcher.place import host, place
 
 INTERRUPTED = 130
 
@@ -101,10 +102,10 @@ def _say(code: int, kind: str, message: str) -> int:
 
 
 def _with_rank(text: str) -> str:
-    """Every line begins with the rank where there are several, so that mixed output stays readable."""
+    """Every line begins with rank, host and place where there are several, so that mixed output stays readable."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return text
-    prefix = f"[rank {os.environ.get('RANK', '?')}] "
+    prefix = f"[rank {os.environ.get('RANK', '?')} on {host()}, {place()}] "
     return "".join(prefix + line for line in text.splitlines(keepends=True))
 
 

@@ -4,19 +4,25 @@ The launcher names a private folder in an environment variable; a rank started b
 its own message.
 """
 
+import contextlib
 import json
 import os
-import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from megatron.launcher.place import host, place
+
 FOLDER_VARIABLE = "MEGATRON_FAILURE_FOLDER"
+_SAVED = "saved-step"
 
 
 @dataclass(frozen=True)
 class FailureRecord:
-    """One rank's last words. seconds: time.monotonic(), comparable between the processes of one host."""
+    """One rank's last words. seconds: time.monotonic(), comparable between the processes of one host.
+
+    place: the step and what it did there.
+    """
 
     rank: int
     host: str
@@ -24,6 +30,7 @@ class FailureRecord:
     kind: str
     message: str
     seconds: float
+    place: str = ""
 
 
 def leave_record(code: int, kind: str, message: str) -> bool:
@@ -32,7 +39,7 @@ def leave_record(code: int, kind: str, message: str) -> bool:
     rank = os.environ.get("RANK", "")
     if not folder or not rank.isdigit():
         return False
-    record = FailureRecord(int(rank), socket.gethostname(), code, kind, message, time.monotonic())
+    record = FailureRecord(int(rank), host(), code, kind, message, time.monotonic(), place())
     path = Path(folder) / f"rank-{rank}.json"
     try:
         unfinished = path.with_suffix(".tmp")
@@ -48,4 +55,22 @@ def read_record(folder: Path, rank: int) -> FailureRecord | None:
     try:
         return FailureRecord(**json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
+        return None
+
+
+def note_saved_step(step: int) -> None:
+    """Tell the launcher that a checkpoint of this step is whole: a restart from here on is progress."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        with contextlib.suppress(OSError):
+            unfinished = Path(folder) / "saved.tmp"
+            unfinished.write_text(str(step), encoding="ascii")
+            unfinished.replace(Path(folder) / _SAVED)
+
+
+def read_saved_step(folder: Path) -> int | None:
+    """The newest step noted by `note_saved_step`, or None."""
+    try:
+        return int((folder / _SAVED).read_text(encoding="ascii"))
+    except (OSError, ValueError):
         return None

@@ -3,17 +3,21 @@
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from megatron.errors import SettingsError
 from megatron.launcher.command_line import DeepyCommand
 from megatron.launcher.environment import repository_root
+from megatron.launcher.failure_record import read_saved_step
 from megatron.launcher.hostfile import Hosts
 from megatron.launcher.hosts import LOCALHOST, HostSettings, check_capacity, choose_hosts, needs_other_hosts
 from megatron.launcher.local import local_ranks, script_command
 from megatron.launcher.multi_host import run_on_hosts
 from megatron.launcher.ports import check_port, free_port
 from megatron.launcher.report import Report, say
+from megatron.launcher.retries import Attempt, with_retries
 from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience, run_ranks
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.cli import encode_blob
@@ -23,6 +27,8 @@ from megatron.neox_arguments.purpose import check_for_training
 from megatron.neox_arguments.show import describe
 from megatron.neox_arguments.sources import merge, read_files
 from sepllm.errors import did_you_mean
+
+Note = Callable[..., None]
 
 # Linux takes no single argument above 131,072 bytes; ssh makes one of the whole remote command.
 _LARGEST_BLOB = 100_000
@@ -43,28 +49,54 @@ def check(command: DeepyCommand) -> int:
     return 0
 
 
-def launch(command: DeepyCommand, patience: Patience = DEFAULT_PATIENCE) -> int:
-    """Start the script on every rank and return the exit code of the run."""
+def launch(
+    command: DeepyCommand, patience: Patience = DEFAULT_PATIENCE, note: Note = lambda folder, kind, **fields: None
+) -> int:
+    """Start the script on every rank and return the exit code of the run.
+
+    note: gets what happens to a training run as a whole, for its event log: its folder, the kind, fields.
+    """
     script = find_script(command.script)
     args, hosts = _settings_and_hosts(command)
-    blob = encode_blob(args.texts, command.overrides)
-    if len(blob) > _LARGEST_BLOB:
-        raise SettingsError(
-            f"the settings take {len(blob):,} characters on a command line, more than the {_LARGEST_BLOB:,} that fit. "
-            "Long lists of data files are shorter as one blended set (tools/datasets/merge_datasets.py)."
-        )
+    _check_length(encode_blob(args.texts, command.overrides))
     if _is_one_process(command.script):
         hosts = _ONE_RANK
     elif needs_other_hosts(hosts, args.force_multi):
+        blob = encode_blob(args.texts, command.overrides)
         return run_on_hosts(args, hosts, script, blob, command.script_arguments, patience)
     slots = next(iter(hosts.slots.values()))
     if hosts.world_size > 1:
         check_capacity(slots, args.num_gpus, args.hostfile)
     if args.master_port is not None:
         check_port(args.master_port)
+    folder_of_run = args.save or args.log_dir
+
+    def tell(kind: str, **fields: Any) -> None:
+        if folder_of_run is not None and Path(command.script).name == "train.py":
+            note(folder_of_run, kind, **fields)
+
+    def start(saved_step: int | None) -> Attempt:
+        overrides = (*command.overrides, *_to_continue(args, saved_step))
+        words = script_command(script, encode_blob(args.texts, overrides), command.script_arguments)
+        attempt, cause = _start_ranks(words, slots, args, patience)
+        if attempt.code != 0:
+            tell("exit", code=attempt.code, cause=cause, saved_step=attempt.saved_step)
+        return attempt
+
+    return with_retries(
+        start,
+        max_restarts=args.max_restarts,
+        pause=patience.before_restart,
+        say=say,
+        on_restart=lambda number, attempt: tell("restart", number=number, saved_step=attempt.saved_step),
+    )
+
+
+def _start_ranks(words: list[str], slots: tuple[int, ...], args: NeoXArgs, patience: Patience) -> tuple[Attempt, str]:
+    """Run the ranks on this host to their end; how it ended, and the cause in words."""
     with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
         ranks = local_ranks(
-            script_command(script, blob, command.script_arguments),
+            words,
             slots,
             master_addr=args.master_addr or "127.0.0.1",
             master_port=args.master_port or free_port(),
@@ -73,7 +105,26 @@ def launch(command: DeepyCommand, patience: Patience = DEFAULT_PATIENCE) -> int:
         report = Report(len(ranks), Path(folder))
         start = time.monotonic()
         outcome = run_ranks(ranks, patience=patience, on_exit=report.on_exit, say=say)
-        return report.close(outcome, start)
+        code = report.close(outcome, start)
+        saved_step = read_saved_step(Path(folder))
+        return Attempt(code, saved_step, stopped=outcome.stop_signal is not None), report.cause
+
+
+def _to_continue(args: NeoXArgs, saved_step: int | None) -> list[str]:
+    """What a restart sets beyond the first start: continue from what was saved, if anything was."""
+    if args.save is None:
+        return []
+    if saved_step is not None:
+        return [f"load={args.save}"]
+    return ["auto_resume=true"] if args.load is None and args.max_restarts else []
+
+
+def _check_length(blob: str) -> None:
+    if len(blob) > _LARGEST_BLOB:
+        raise SettingsError(
+            f"the settings take {len(blob):,} characters on a command line, more than the {_LARGEST_BLOB:,} that fit. "
+            "Long lists of data files are shorter as one blended set (tools/datasets/merge_datasets.py)."
+        )
 
 
 def find_script(name: str) -> str:

@@ -21,6 +21,7 @@ class Report:
         self._world_size = world_size
         self._folder = folder
         self._said: set[str] = set()
+        self.cause = ""  # the first message that a rank left
 
     def on_exit(self, exit_: RankExit) -> None:
         """A rank has ended."""
@@ -30,11 +31,12 @@ class Report:
         text = self._last_words(exit_, record)
         if text not in self._said:
             self._said.add(text)
+            self.cause = self.cause or f"rank {exit_.rank} {_whereabouts(record)}{text}"
             # A lost connection is news only if it comes first: later it is the echo of another rank's end.
             if exit_.code == PEER_LOST and len(self._said) > 1:
                 say(f"rank {exit_.rank} then lost its peers")
             else:
-                say(f"rank {exit_.rank} of {self._world_size} {text}")
+                say(f"rank {exit_.rank} of {self._world_size} {_whereabouts(record)}{text}")
 
     def close(self, outcome: Outcome, start: float) -> int:
         """The closing line; returns the exit code of the run. start: time.monotonic() when the ranks started."""
@@ -74,3 +76,9 @@ class Report:
         if record is None or exit_.ended_by_us:
             return exit_
         return RankExit(exit_.rank, exit_.code, max(0.0, record.seconds - start))
+
+
+def _whereabouts(record: FailureRecord | None) -> str:
+    if record is None:
+        return ""
+    return f"(host {record.host}, {record.place}) " if record.place else f"(host {record.host}) "

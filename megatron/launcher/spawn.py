@@ -31,11 +31,15 @@ class Rank:
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds that ranks get to end by themselves: after another one failed, after a stop was passed on."""
+    """Seconds that ranks get to end by themselves: after another one failed, after a stop was passed on.
 
-    after_failure: float = 5.0
+    before_restart: the first pause before a crashed run is started again.
+    """
+
+    after_failure: float = 4.0
     after_stop: float = 300.0
     for_stacks: float = 0.5
+    before_restart: float = 5.0
 
 
 DEFAULT_PATIENCE = Patience()

@@ -18,7 +18,7 @@ from megatron.errors import DataError, SettingsError
 
 _logger = logging.getLogger(__name__)
 
-_ON_DISK_BEFORE_RETURN = ("save", "stop", "end", "fault")
+_ON_DISK_BEFORE_RETURN = ("save", "stop", "end", "fault", "exit")
 
 
 class EventLog:
@@ -67,6 +67,14 @@ class EventLog:
         self._file.seek(end - 1)
         if self._file.read(1) != b"\n":
             self._file.write(b"\n")
+
+
+def note_event(folder: str | Path, kind: str, **fields: Any) -> None:
+    """Append one event to the log of the run in `folder`, if it has one: what only the launcher knows."""
+    path = Path(folder) / "events.jsonl"
+    if path.exists():
+        with EventLog(path) as log:
+            log.write(kind, **fields)
 
 
 def read_events(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ def configure_logging(rank: int = 0, world_size: int = 1, log_dir: str | Path | 
     """Set up the output of this process; calling it again replaces what was set up before.
 
     Rank 0 prints from INFO up on standard output, plain lines; every rank prints its errors on standard error with
-    `[rank N]`. log_dir: each rank appends all it says, with UTC times, to log_dir/rank-NNNNN.log.
+    `[rank N on HOST]`. log_dir: each rank appends all it says, with UTC times, to log_dir/rank-NNNNN.log.
     SettingsError when log_dir cannot be written.
     """
     root = logging.getLogger(ROOT)
@@ -50,7 +50,7 @@ def _speaker() -> logging.Handler:
 def _errors(rank: int, world_size: int) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.ERROR)
-    prefix = f"[rank {rank}] " if world_size > 1 else ""
+    prefix = f"[rank {rank} on {socket.gethostname()}] " if world_size > 1 else ""
     handler.setFormatter(logging.Formatter(f"{prefix}%(levelname)s: %(message)s"))
     return handler
 

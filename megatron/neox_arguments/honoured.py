@@ -70,7 +70,8 @@ _READ_BY = {
     "derived.tp_size": "model_parallel_size",
     "derived.cp_size": "context_parallel_size",
     "megatron/launcher": (
-        "hostfile num_gpus master_addr master_port force_multi launcher no_ssh_check include exclude num_nodes"
+        "max_restarts hostfile num_gpus "
+        "master_addr master_port force_multi launcher no_ssh_check include exclude num_nodes"
     ),
     "megatron/inference": (
         "temperature top_p top_k maximum_tokens recompute return_logits text_gen_type prompt_end "

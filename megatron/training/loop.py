@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from megatron.data.skipping import Skip
-from megatron.errors import CheckpointError, NumericsError, StopRequested, UserError
+from megatron.errors import CheckpointError, NumericsError, StopRequested
+from megatron.launcher import place
 from megatron.optim.optimizer import set_learning_rate
 from megatron.training.batches import EngineBatch, engine_batches
 from megatron.training.engine import batch_of
@@ -33,7 +34,7 @@ def train(run: Run) -> None:
     except StopRequested as stop:
         run.reporter.event("stop", iteration=run.state.iteration, reason=str(stop))
         raise
-    except UserError as fault:
+    except Exception as fault:
         run.reporter.event("fault", iteration=run.state.iteration, error=type(fault).__name__, message=str(fault))
         if isinstance(fault, NumericsError) and run.saver is not None:
             with suppress(CheckpointError):  # the save under way is of an earlier, sound step
@@ -131,9 +132,11 @@ def at_step_edge(run: Run, stop: StopFlag) -> None:
     last = iteration == run.train_iters
     if args.eval_iters and (last or iteration % args.eval_interval == 0):
         for name, data in run.datasets.validation():
+            place.at(f"evaluation on {name}")
             run.reporter.evaluation(iteration, evaluate(run.engine, name, data, args, run.parallel))
     if args.eval_iters and last and run.datasets.test is not None:
         run.reporter.evaluation(iteration, evaluate(run.engine, "test", run.datasets.test, args, run.parallel))
+    place.at("agreeing at the end of the step")
     agreed = stop.agreed(save_failed=saver is not None and saver.failed())
     due = not last and args.exit_interval is not None and iteration % args.exit_interval == 0
     stopping = not last and (agreed.signal is not None or due)

@@ -1,5 +1,7 @@
 """The story of a training run, on one screen: build, resume or warm-start, train, evaluate, save."""
 
+import os
+
 from megatron.mpu.parallel_state import leave_parallel
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.purpose import check_for_training
@@ -9,6 +11,7 @@ from megatron.training.resume import load_run
 from megatron.training.saving import check_room, own_save_folder
 from megatron.training.start_report import say_what_runs
 from megatron.training.warm_start import warm_start
+from megatron.training.watchdog import Watchdog
 
 
 def pretrain(args: NeoXArgs) -> None:
@@ -17,12 +20,16 @@ def pretrain(args: NeoXArgs) -> None:
     Raises UserError kinds with their exit codes: data, checkpoint, numbers, and StopRequested after a save.
     """
     check_for_training(args)
+    watchdog = Watchdog(60 * args.timeout_minutes, int(os.environ.get("RANK", "0")))
+    watchdog.start()
     parallel = start_parallel(args)
     with own_save_folder(args, parallel):
         run = build_run(args, parallel)
+        watchdog.on_expiry = lambda message: run.reporter.event("fault", error="PeerError", message=message)
         load_run(run)
         warm_start(run)
         check_room(run)
         say_what_runs(run)
         train(run)
     leave_parallel()
+    watchdog.stop()

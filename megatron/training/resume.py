@@ -9,6 +9,7 @@ from megatron.checkpointing.optimizer_state import load_masters_from_model
 from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from megatron.checkpointing.together import Together
 from megatron.errors import CheckpointError, NumericsError
+from megatron.launcher import place
 from megatron.mpu.parallel_state import ParallelState
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -48,6 +49,7 @@ def load_run(run: Run) -> None:
     if args.warm_start or args.finetune:
         run.reporter.say("This run resumes: the weights it once started from are not read again.")
     folder = reader.folder
+    place.at("loading")
     _check_tokenizer(reader, run)
     parameters = list(run.engine.module.parameters())
     load_weights(reader, parameters, parallel)

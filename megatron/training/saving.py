@@ -24,7 +24,9 @@ from megatron.checkpointing.space import check_space
 from megatron.checkpointing.tensor_file import TensorFile
 from megatron.checkpointing.together import Together
 from megatron.errors import CheckpointError
+from megatron.launcher import place
 from megatron.launcher.environment import repository_root
+from megatron.launcher.failure_record import note_saved_step
 from megatron.monitor.logger import get_logger
 from megatron.mpu.parallel_state import ParallelState
 from megatron.mpu.shard import shard_of
@@ -75,6 +77,7 @@ def check_room(run: Run) -> None:
 def start_save(run: Run) -> None:
     """Save the run as it stands; all ranks call it together. With async_save the writing goes on behind it."""
     assert run.saver is not None
+    place.at("saving")
     check_replicas(list(run.engine.module.parameters()), run.parallel)
     run.saver.start(_state(run), _files(run))
     announce(run, run.saver.news())
@@ -85,6 +88,8 @@ def announce(run: Run, saved: Saved | None) -> None:
     if saved is None:
         return
     run.state.last_saved = saved.iteration
+    if run.parallel.rank == 0:
+        note_saved_step(saved.iteration)
     behind = f", training waited {saved.waited:.1f} s" if run.args.async_save else ""
     run.reporter.say(f"Saved {saved.folder} in {saved.seconds:.1f} s{behind}")
     run.reporter.event(

@@ -36,6 +36,9 @@ class LaunchArgs(Group):
     timeout_minutes: float = Field(
         30.0, gt=0, description="A collective call that takes longer ends the job (exit code 6)."
     )
+    max_restarts: Count = Field(
+        0, description="Times that deepy.py starts a crashed run again; three crashes without a new save end it."
+    )
 
 
 class ParallelArgs(Group):

@@ -92,7 +92,7 @@ def test_every_line_carries_the_rank(monkeypatch: pytest.MonkeyPatch, capsys: py
     run(raising(SettingsError("a\nb")))
     run(raising(KeyError("x")))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) > 4 and all(line.startswith("[rank 3] ") for line in lines)
+    assert len(lines) > 4 and all(line.startswith("[rank 3 on ") for line in lines)
 
 
 def test_under_the_launcher_the_message_goes_to_its_folder(

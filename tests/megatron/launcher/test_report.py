@@ -27,7 +27,7 @@ def test_one_fault_of_all_ranks_is_told_once(tmp_path: Path, capsys: pytest.Capt
         leave(tmp_path, rank, 3, "DataError", "x.bin is short\nby 4 bytes", 101.0)
     assert tell(tmp_path, [RankExit(rank, 3, 1.5) for rank in range(3)]) == 3
     assert capsys.readouterr().err.splitlines() == [
-        "deepy: rank 0 of 3 failed: DataError: x.bin is short",
+        "deepy: rank 0 of 3 (host h) failed: DataError: x.bin is short",
         "deepy: by 4 bytes",
         "deepy: exit code 3 (data): all 3 ranks alike",
     ]

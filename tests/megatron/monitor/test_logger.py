@@ -1,5 +1,6 @@
 """One speaker, named errors, a file per rank."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_other_ranks_only_tell_their_errors(capsys: pytest.CaptureFixture[str]) 
     speak()
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "[rank 3] ERROR: broken\n"
+    assert captured.err == f"[rank 3 on {socket.gethostname()}] ERROR: broken\n"
 
 
 def test_setting_up_twice_speaks_once(capsys: pytest.CaptureFixture[str]) -> None:
