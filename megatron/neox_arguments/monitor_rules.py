@@ -27,7 +27,16 @@ def noise_scale_sees_whole_texts(args: "NeoXArgs") -> Iterator[Complaint]:
         )
 
 
+def profiled_steps_are_some(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.profile_step_stop < args.profile_step_start:
+        yield (
+            "profile_step_stop",
+            f"the last step traced, {args.profile_step_stop}, comes before the first, {args.profile_step_start}.",
+        )
+
+
 MONITOR_RULES: list[Callable[["NeoXArgs"], Iterator[Complaint]]] = [
     noise_scale_sees_whole_gradients,
     noise_scale_sees_whole_texts,
+    profiled_steps_are_some,
 ]

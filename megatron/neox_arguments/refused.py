@@ -28,7 +28,6 @@ _MOE = "mixture-of-experts layers are not part of this framework"
 _MAMBA = "Mamba layers are not part of this framework"
 _MUP_SHAPES = "the base model is named by its width, without a file of shapes"
 _ZERO = "it is read from the zero_optimization block"
-_PROFILE = "profiling is done from outside (py-spy, nsys profile)"
 
 REFUSED: dict[str, Refused] = {
     # DeepSpeed JSON
@@ -133,12 +132,6 @@ REFUSED: dict[str, Refused] = {
     "wandb_init_all_ranks": Refused("one process speaks for the run"),
     "git_hash": Refused("it is found by the program", neutral=()),
     "gradient_noise_scale_cpu_offload": Refused("the estimate keeps no gradients that could be offloaded"),
-    "memory_profiling": Refused(_PROFILE),
-    "memory_profiling_path": Refused(_PROFILE, neutral=()),
-    "profile": Refused(_PROFILE),
-    "profile_step_start": Refused(_PROFILE, neutral=(10,)),
-    "profile_step_stop": Refused(_PROFILE, neutral=(12,)),
-    "profile_backward": Refused(_PROFILE),
     # left-overs of older programs
     "short_seq_prob": Refused("it belongs to BERT; GPT-NeoX never read it", neutral=(0.1,)),
     "adlr_autoresume": Refused(

@@ -14,6 +14,7 @@ from megatron.training.engine import batch_of
 from megatron.training.evaluate import evaluate
 from megatron.training.meter import Meter
 from megatron.training.numbers import FiniteCheck, LossSpikes
+from megatron.training.profiling import StepProfiler
 from megatron.training.resume import go_back
 from megatron.training.run import Run
 from megatron.training.saving import announce, start_save
@@ -58,7 +59,11 @@ def _train(run: Run) -> bool:
         dp_size=run.parallel.dp_size,
         skip=skip,
     )
-    with closing(read), closing(Meter(run)) as meter:  # with the first end the processes that read ahead
+    with (
+        closing(read),
+        closing(Meter(run)) as meter,
+        closing(StepProfiler(run)) as profiler,
+    ):  # with the first end the processes that read ahead
         batches = engine_batches(
             read if ledger is None else ledger.watch(read),
             run.engine.gradient_accumulation_steps,
@@ -75,6 +80,7 @@ def _train(run: Run) -> bool:
         while state.iteration < run.train_iters:
             before = state.data_position
             meter.before_step()
+            profiler.before_step(state.iteration + 1)
             step = train_step(run, batches, skip)
             if finite.passes(state.iteration, step.loss, step.updated, state.last_saved):
                 meter.add(step.loss)
@@ -96,6 +102,7 @@ def _train(run: Run) -> bool:
                 run.reporter.step(meter.report())
                 run.reporter.norms(state.iteration, meter.weight_norms())
             with meter.paused():
+                profiler.after_step(state.iteration)
                 at_step_edge(run, stop)
     return True
 

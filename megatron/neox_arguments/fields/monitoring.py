@@ -23,6 +23,11 @@ class MonitorArgs(Group):
         None, gt=0, description="Peak of one device, for its utilisation; default that of known GPUs in 16 bit."
     )
     log_dir: str | None = Field(None, description="Folder for a log file of each process.")
+    profile: bool = Field(False, description="Trace some steps with torch.profiler into the folder profile in log_dir.")
+    profile_step_start: Positive = Field(10, description="First step traced.")
+    profile_step_stop: Positive = Field(12, description="Last step traced.")
+    memory_profiling: bool = Field(False, description="Trace with every allocation; on GPUs also a memory snapshot.")
+    memory_profiling_path: str | None = Field(None, description="Folder of the snapshots; default that of the trace.")
     tensorboard_dir: str | None = Field(None, description="Folder for TensorBoard.")
     use_wandb: bool | None = Field(None, description="Log to Weights & Biases.")
     wandb_group: str | None = Field(None, description="Its run group.")

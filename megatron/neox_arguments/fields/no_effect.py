@@ -33,4 +33,5 @@ class NoEffectArgs(Group):
     )
     PRINT_KV_RATIO: Switch = Field(None, description="the share of kept pairs is in every step line")
     print_ratio_intervals: int | None = Field(None, description="the share of kept pairs follows log_interval")
+    profile_backward: Switch = Field(None, description="the trace of profile holds forward and backward passes")
     override_lr_scheduler: Switch = Field(None, description="the schedule always follows the settings, also on resume")

@@ -127,6 +127,7 @@ BREAKING = [
     ("finetune_has_weights", {"finetune": True}, ["load", "warm_start: FOLDER"]),
     ("finetune_has_weights", {"finetune": True, "load": "a", "warm_start": "b"}, ["Keep warm_start"]),
     ("fresh_weights_belong_to_a_warm_start", {"warm_start_fresh": ["*"]}, ["warm_start: FOLDER"]),
+    ("profiled_steps_are_some", {"profile_step_start": 5, "profile_step_stop": 4}, ["4", "before the first, 5"]),
     ("validation_sets_have_names", {"validation_sets": {"the books": "a"}}, ["'the books'", "letters"]),
     ("validation_sets_have_names", {"validation_sets": {"test": "a"}}, ["'test'"]),
     ("validation_sets_have_names", {"validation_label_sets": {"books": "a"}}, ["books is no name"]),
