@@ -21,7 +21,7 @@ def test_a_trace_per_rank_of_the_steps_asked_for(tmp_path: Path) -> None:
     traces = sorted((tmp_path / "profile").iterdir())
     assert [path.name for path in traces] == [f"steps-2-3-rank-0000{rank}.json.gz" for rank in (0, 1)]
     for path in traces:
-        names = [event.get("name", "") for event in json.loads(gzip.open(path).read())["traceEvents"]]
+        names = [event.get("name", "") for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]]
         assert "[memory]" in names and "aten::linear" in names
         backward = sum(name.startswith("autograd::engine::evaluate_function: AddmmBackward") for name in names)
         assert backward % 8 == 0 and backward > 0  # two steps of four micro-batches
