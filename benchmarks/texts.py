@@ -31,9 +31,17 @@ class Text:
 
 
 def read_text(folder: Path, tokenizer: Path, separators: tuple[int, ...], tokens: int) -> Text:
-    """The beginning of one .txt file, hard-wrapped lines joined: of those long enough, the one with the median share.
+    """Of `read_texts` the one with the median share of separators."""
+    texts = read_texts(folder, tokenizer, separators, tokens)
+    return texts[len(texts) // 2]
 
-    Raises SystemExit when no file of the folder is long enough.
+
+def read_texts(
+    folder: Path, tokenizer: Path, separators: tuple[int, ...], tokens: int, most: int | None = None
+) -> list[Text]:
+    """The beginnings of all .txt files that are long enough, hard-wrapped lines joined, by their share of separators.
+
+    most: only the first so many of them. Raises SystemExit when no file of the folder is long enough.
     """
     from tokenizers import Tokenizer
 
@@ -46,9 +54,11 @@ def read_text(folder: Path, tokenizer: Path, separators: tuple[int, ...], tokens
         if len(ids) == tokens:
             text = Text(torch.tensor(ids), separators, f"{path.name}, lines joined, {tokenizer.name}")
             found.append((text.share(tokens), path.name, text))
+        if len(found) == most:
+            break
     if not found:
         raise SystemExit(f"{folder} has no .txt file of {tokens} tokens.")
-    return sorted(found, key=lambda entry: entry[:2])[len(found) // 2][2]
+    return [text for _, _, text in sorted(found, key=lambda entry: entry[:2])]
 
 
 def random_text(tokens: int, rate: float) -> Text:

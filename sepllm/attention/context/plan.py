@@ -89,6 +89,13 @@ def build_context_plan(plan: Plan, split: Split, rank: int, *, sees_all: bool = 
     )
 
 
+def exchanged_keys(plan: Plan, split: Split, *, sees_all: bool = False) -> Tensor:
+    """int64 [ranks, ranks]: keys that each rank (row) receives from each other one, the batch together."""
+    owner = _owners(split, plan.marks.marked.device)
+    needed = torch.stack([_needed(plan, split, rank, owner, sees_all).sum(dim=0) for rank in range(split.ranks)])
+    return torch.zeros(split.ranks, split.ranks, dtype=torch.int64, device=owner.device).index_add_(1, owner, needed)
+
+
 def rank_pairs(plan: Plan, split: Split) -> Tensor:
     """int64 [ranks]: query-key pairs that each rank computes, the batch together: the balance of a split."""
     return torch.stack([plan.kept_keys[:, split.positions(rank)].sum() for rank in range(split.ranks)])

@@ -40,6 +40,7 @@ MODES: dict[str, dict[str, Any]] = {
         "fixed_sep_intervals_list": [5, 3, 9, 4],
         "separators": None,
     },
+    "zero3": {"zero_optimization": {"stage": 3}, "checkpoint_activations": True},
 }
 # pipeline, tensor, context, processes
 LAYOUTS = {
@@ -49,7 +50,7 @@ LAYOUTS = {
     "cp2_pp2": (2, 1, 2, 4),
     "cp2_dp2": (1, 1, 2, 4),
 }
-ON_TWO_RANKS_ONLY = ("self_adjusting", "fixed")
+ON_TWO_RANKS_ONLY = ("self_adjusting", "fixed", "zero3")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepllm.attention.context.plan import build_context_plan
+from sepllm.attention.context.plan import build_context_plan, exchanged_keys
 from sepllm.attention.context.split import split_text
 from sepllm.attention.plan import build_plan
 from tests.sepllm.attention.brute_force import Case, sep, text
@@ -25,6 +25,7 @@ def test_ranks_receive_what_their_queries_see_and_no_more(case: Case, ranks: int
         for peer in range(ranks):
             assert plans[rank].received[peer] == int(seen[:, split.positions(peer)].sum())
             assert plans[rank].received[peer] == plans[peer].sent[rank]
+    assert exchanged_keys(plan, split).tolist() == [list(own.received) for own in plans]
 
 
 @given(situations(), st.integers(1, 4))
