@@ -8,6 +8,7 @@ from megatron.errors import SettingsError
 from megatron.export.expressible import check_expressible
 from megatron.model.config import ModelConfig
 from megatron.model.rope_scaling import RopeScaling
+from megatron.neox_arguments.optimization import MupSettings
 from sepllm.config import SepConfig
 
 CONFIG = ModelConfig(
@@ -44,6 +45,7 @@ CONFIG = ModelConfig(
         ({"head_size": 16}, "head_dim 16"),
         ({"rope_scaling": RopeScaling("yarn", 4.0, 16)}, "rope_scaling yarn"),
         ({"logits_soft_cap": 30.0}, "logits_soft_cap"),
+        ({"mup": MupSettings(2.0, 16, 8, 1.0, 1.0, 1.0, 1.0)}, "use_mup"),
     ],
 )
 def test_each_obstacle_is_named(changes: dict, name: str) -> None:
