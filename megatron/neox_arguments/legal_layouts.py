@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from megatron.neox_arguments.optimization import WHOLE_MATRICES, optimizer_name
+
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
 
@@ -48,6 +50,7 @@ FEATURES: dict[str, tuple[str, Callable[["NeoXArgs"], bool]]] = {
     "ZeRO-3": ("zero_optimization.stage 3", lambda args: stage_of(args) == 3),
     "sequence": ("sequence_parallel", lambda args: args.sequence_parallel),
     "context": ("context_parallel_size > 1", lambda args: args.context_parallel_size > 1),
+    "matrices": ("optimizer.type Muon or Adafactor", lambda args: optimizer_name(args) in WHOLE_MATRICES),
 }
 
 
@@ -74,6 +77,14 @@ ROWS: tuple[Row, ...] = (
         broken=lambda args: (
             args.sequence_parallel and (args.model_parallel_size < 2 or args.seq_length % args.model_parallel_size != 0)
         ),
+    ),
+    Row(
+        features=("matrices", "ZeRO-3"),
+        condition="never",
+        reason="these optimizers put whole matrices together from the flat slices that ZeRO-1 and ZeRO-2 keep",
+        instead="Use zero_optimization: {stage: 2}, or optimizer.type Adam, Lion or SGD.",
+        key="zero_optimization",
+        broken=lambda args: optimizer_name(args) in WHOLE_MATRICES and stage_of(args) == 3,
     ),
 )
 

@@ -26,6 +26,8 @@ def build_adam8bit(groups: list[dict[str, Any]], settings: OptimizerSettings) ->
         ) from error
 
     class Adam8bit(bitsandbytes.optim.AdamW8bit):
+        param_groups: list[dict[str, Any]]
+
         def read_state(self, flat: Tensor) -> dict[str, Tensor]:
             """kind -> float32 [n], copies."""
             state = self.state.get(flat, {})
@@ -37,9 +39,10 @@ def build_adam8bit(groups: list[dict[str, Any]], settings: OptimizerSettings) ->
 
         def write_state(self, flat: Tensor, tensors: dict[str, Tensor], steps: int) -> None:
             """Put unpacked moments in the place of the optimizer's."""
-            for index, group in enumerate(self.param_groups):
-                if any(held is flat for held in group["params"]):
-                    self.init_state(group, flat, index, 0)
+            groups = self.param_groups  # init_state looks for the weight in them; ZeRO-3 keeps it elsewhere
+            self.param_groups = [{**groups[0], "params": [flat]}]
+            self.init_state(self.param_groups[0], flat, 0, 0)
+            self.param_groups = groups
             state = self.state[flat]
             state["step"] = steps
             for kind, (codes, table, scales) in _MOMENTS.items():

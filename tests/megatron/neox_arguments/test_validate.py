@@ -42,6 +42,11 @@ BREAKING = [
         {"zero_optimization": {"stage": 2}, "pipe_parallel_size": 2},
         ["pipeline x ZeRO-2", "stage: 1"],
     ),
+    (
+        "combinations_are_legal",
+        {"zero_optimization": {"stage": 3}, "optimizer": {"type": "Muon", "params": {"lr": 0.1}}},
+        ["matrices x ZeRO-3", "stage: 2", "Lion"],
+    ),
     ("zero_options_are_built", {"zero_optimization": {"stage": 1, "cpu_offload": True}}, ["cpu_offload"]),
     ("extra_entries_do_not_clash", {"deepspeed_extra_args": {"bf16": {"enabled": True}}}, ["bf16 is set by"]),
     ("extra_entries_do_not_clash", {"deepspeed_extra_args": {"amp": {"enabled": True}}}, ["amp: Apex"]),
