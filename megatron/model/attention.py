@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from megatron.model.config import ModelConfig
 from megatron.model.initialisation import hidden_init, output_init
@@ -20,7 +21,10 @@ from megatron.mpu.random import different_per_tensor_rank
 
 
 class Attention(nn.Module):
-    """`heads` gives this rank's part of the attended values, which `dense` brings back to the residual."""
+    """`heads` gives this rank's part of the attended values, which `dense` brings back to the residual.
+
+    recompute: keep only queries, keys and values for backward, not what attention makes of them.
+    """
 
     def __init__(self, config: ModelConfig, layer: int, tp: TensorParallel) -> None:
         super().__init__()
@@ -47,6 +51,7 @@ class Attention(nn.Module):
         self.query_layernorm = self._head_norm(f"{name}.query_layernorm") if config.qk_layernorm else None
         self.key_layernorm = self._head_norm(f"{name}.key_layernorm") if config.qk_layernorm else None
         self._slopes: Tensor | None = None
+        self.recompute = False
 
     def heads(self, hidden: Tensor, batch: MicroBatch) -> Tensor:
         """hidden [batch, new, hidden_size] -> [batch, new, heads / tp * head_dim]."""
@@ -58,9 +63,22 @@ class Attention(nn.Module):
             query, key = apply_rotary(query, *batch.rotary), apply_rotary(key, *batch.rotary)
         if batch.cache is not None:
             key, value = batch.cache.append(self.layer, key, value)
+        if self.recompute and torch.is_grad_enabled():
+            dropout = config.attention_dropout > 0
+            attended: Tensor = checkpoint(
+                self._core, query, key, value, batch, use_reentrant=False, preserve_rng_state=dropout
+            )
+        else:
+            attended = self._core(query, key, value, batch)
+        return rearrange(attended, "b h s d -> b s (h d)")
+
+    @torch.compiler.disable
+    def _core(self, query: Tensor, key: Tensor, value: Tensor, batch: MicroBatch) -> Tensor:
+        """The attended values [batch, heads / tp, new, head_dim]: what selective recomputation computes again."""
+        config = self.config
         dropout = config.attention_dropout if self.training else 0.0
-        with different_per_tensor_rank(self.tp if dropout else TensorParallel(), hidden.device):
-            attended = batch.attend(
+        with different_per_tensor_rank(self.tp if dropout else TensorParallel(), query.device):
+            return batch.attend(
                 self.layer,
                 query,
                 key,
@@ -74,7 +92,6 @@ class Attention(nn.Module):
                 denominator_bias=config.softmax_denominator_bias,
                 dropout_p=dropout,
             )
-        return rearrange(attended, "b h s d -> b s (h d)")
 
     def forward(self, hidden: Tensor, batch: MicroBatch) -> Tensor:
         """hidden [batch, new, hidden_size] -> the same shape, complete on every tensor rank."""

@@ -1,6 +1,7 @@
 """Runs of layers that are computed as one: recomputed together in backward, gathered together under ZeRO-3."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,20 @@ from megatron.model.micro_batch import LayerInput, MicroBatch
 from megatron.model.transformer_layer import TransformerLayer
 
 Layer = Callable[[LayerInput], LayerInput]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How layers are computed; results do not depend on it.
+
+    recompute_every: transformer layers that backward recomputes as one piece, 0 none.
+    recompute_attention: recompute the attention cores only (Korthikanti et al. 2022: "selective").
+    compile: transformer layers go through torch.compile, all but the attention core.
+    """
+
+    recompute_every: int = 0
+    recompute_attention: bool = False
+    compile: bool = False
 
 
 class Segment(nn.Module):
@@ -45,13 +60,17 @@ class Segment(nn.Module):
         return result
 
 
-def segments(layers: Iterable[Layer], config: ModelConfig, recompute_every: int, *, own: bool = False) -> list[Segment]:
-    """The layers in runs of up to `recompute_every` transformer layers; 0 recomputes nothing."""
+def segments(layers: Iterable[Layer], config: ModelConfig, how: Execution, *, own: bool = False) -> list[Segment]:
+    """The layers in runs of up to `how.recompute_every` transformer layers, set up as `how` says."""
     random = config.hidden_dropout > 0 or config.attention_dropout > 0
     runs: list[tuple[list[Layer], bool]] = []
     for layer in layers:
-        recompute = recompute_every > 0 and isinstance(layer, TransformerLayer)
-        if runs and recompute and runs[-1][1] and len(runs[-1][0]) < recompute_every:
+        recompute = how.recompute_every > 0 and isinstance(layer, TransformerLayer)
+        if isinstance(layer, TransformerLayer):
+            layer.attention.recompute = how.recompute_attention
+            if how.compile:
+                layer.compile_form()
+        if runs and recompute and runs[-1][1] and len(runs[-1][0]) < how.recompute_every:
             runs[-1][0].append(layer)
         else:
             runs.append(([layer], recompute))

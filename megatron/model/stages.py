@@ -19,7 +19,7 @@ from megatron.model.config import ModelConfig, check_layout
 from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
 from megatron.model.loss import weighted_loss
 from megatron.model.micro_batch import micro_batch
-from megatron.model.segments import segments
+from megatron.model.segments import Execution, segments
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
 
@@ -28,27 +28,25 @@ def pipeline_module(
     config: ModelConfig,
     parallel: ParallelState,
     *,
-    recompute_every: int = 0,
+    how: Execution | None = None,
     partition_method: str = "type:transformer|mlp",
 ) -> "StageModule":
     """This rank's stage, ready for deepspeed.initialize.
 
-    parallel: from initialize_parallel. recompute_every: number of transformer layers recomputed together in
-    backward, 0 keeps all activations. partition_method: "type:REGEX" on layer class names, "parameters" or "uniform".
+    parallel: from initialize_parallel. how: recomputation, compilation.
+    partition_method: "type:REGEX" on layer class names, "parameters" or "uniform".
     Engine batches are (tokens int64 [b, s], (labels int64 [b, s], weights [b, s])): the loss is the weighted sum.
     """
     check_layout(config, parallel.tp.size)
     # It prints its seeds and its partition; the launcher's own report says the same in our words.
     with contextlib.redirect_stdout(io.StringIO()):
-        return StageModule(config, parallel, recompute_every, partition_method)
+        return StageModule(config, parallel, how or Execution(), partition_method)
 
 
 class StageModule(PipelineModule):
     """The layers of one pipeline stage. Parameters are found through their `.shard`, not by attribute name."""
 
-    def __init__(
-        self, config: ModelConfig, parallel: ParallelState, recompute_every: int, partition_method: str
-    ) -> None:
+    def __init__(self, config: ModelConfig, parallel: ParallelState, how: Execution, partition_method: str) -> None:
         self.config = config
         self.cp = parallel.cp
         super().__init__(
@@ -59,7 +57,7 @@ class StageModule(PipelineModule):
         )
         numbers = (f.attention.layer for f in self.forward_funcs if isinstance(f, TransformerLayer))
         self.layer_numbers = tuple(numbers)
-        self._segments = tuple(segments(self.forward_funcs, config, recompute_every))
+        self._segments = tuple(segments(self.forward_funcs, config, how))
         self._counter = AttentionCounter(config.num_layers, get_accelerator().device_name(self.local_rank))
 
     def forward(self, forward_input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:

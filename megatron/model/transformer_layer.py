@@ -1,5 +1,6 @@
 """One transformer layer, in the parallel (GPT-J, Pythia) or the sequential (GPT-2, LLaMA) residual form."""
 
+import torch
 from torch import Tensor, nn
 
 from megatron.model.attention import Attention
@@ -26,9 +27,14 @@ class TransformerLayer(nn.Module):
         self.attention = Attention(config, layer, tp)
         self.mlp = build_mlp(config, layer, tp)
 
+        self._form = self._parallel if self.parallel_residual else self._sequential
+
+    def compile_form(self) -> None:
+        """From now on the layer runs through torch.compile; layers of one shape share the compiled code."""
+        self._form = torch.compile(self._form, dynamic=False)
+
     def forward(self, x: LayerInput) -> LayerInput:
-        form = self._parallel if self.parallel_residual else self._sequential
-        return x.with_hidden(form(x.states, x.batch))
+        return x.with_hidden(self._form(x.states, x.batch))
 
     def _parallel(self, hidden: Tensor, batch: MicroBatch) -> Tensor:
         for_attention = self.input_layernorm(hidden)

@@ -13,7 +13,7 @@ from megatron.model.config import ModelConfig, check_layout
 from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
 from megatron.model.loss import weighted_loss
 from megatron.model.micro_batch import micro_batch
-from megatron.model.segments import Layer, segments
+from megatron.model.segments import Execution, Layer, segments
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import TensorParallel
 from sepllm.attention.context.exchange import ContextGroup
@@ -31,7 +31,7 @@ class WholeModel(nn.Module):
         self,
         config: ModelConfig,
         tp: TensorParallel,
-        recompute_every: int,
+        how: Execution,
         cp: ContextGroup,
         prepare: Callable[[nn.Module], None] = lambda layer: None,
     ) -> None:
@@ -51,7 +51,7 @@ class WholeModel(nn.Module):
             prepared(FinalNorm(config, tp)),
             partial(tied_head, self.words) if config.tied_embeddings else prepared(Head(config, tp)),
         ]
-        self.segments = nn.ModuleList(segments(layers, config, recompute_every, own=True))
+        self.segments = nn.ModuleList(segments(layers, config, how, own=True))
         for segment in self.segments:
             # ZeRO-3 gathers and reduces all of a leaf's weights together. A segment without modules is no leaf:
             # it uses the word embedding's table, whose first input, token ids, has no gradient to hang a hook on.

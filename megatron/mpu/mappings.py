@@ -15,22 +15,22 @@ from megatron.mpu.parallel_state import TensorParallel
 
 def copy_to_tensor_parallel(replicated: Tensor, tp: TensorParallel) -> Tensor:
     """Forward: identity. Backward: sum the gradients of all tensor ranks. Any shape."""
-    return replicated if tp.size == 1 else _Copy.apply(replicated, tp)
+    return replicated if tp.size == 1 else _apply(_Copy, replicated, tp)
 
 
 def reduce_from_tensor_parallel(partial: Tensor, tp: TensorParallel) -> Tensor:
     """Forward: sum over the tensor ranks. Backward: identity. Any shape."""
-    return partial if tp.size == 1 else _Reduce.apply(partial, tp)
+    return partial if tp.size == 1 else _apply(_Reduce, partial, tp)
 
 
 def gather_last_dim(split: Tensor, tp: TensorParallel) -> Tensor:
     """Forward: join the ranks' parts, [..., n / tp] -> [..., n]. Backward: take the own part."""
-    return split if tp.size == 1 else _Gather.apply(split, tp)
+    return split if tp.size == 1 else _apply(_Gather, split, tp)
 
 
 def split_last_dim(replicated: Tensor, tp: TensorParallel) -> Tensor:
     """Forward: take the own part, [..., n] -> [..., n / tp]. Backward: join the ranks' parts."""
-    return replicated if tp.size == 1 else _Split.apply(replicated, tp)
+    return replicated if tp.size == 1 else _apply(_Split, replicated, tp)
 
 
 def scatter_sequence(partial: Tensor, tp: TensorParallel) -> Tensor:
@@ -38,7 +38,7 @@ def scatter_sequence(partial: Tensor, tp: TensorParallel) -> Tensor:
 
     Backward: join the ranks' parts.
     """
-    return partial if tp.size == 1 else _ScatterSequence.apply(partial, tp)
+    return partial if tp.size == 1 else _apply(_ScatterSequence, partial, tp)
 
 
 def sum_to_states(partial: Tensor, tp: TensorParallel) -> Tensor:
@@ -61,9 +61,15 @@ def linear_of_states(states: Tensor, weight: Tensor, bias: Tensor | None, tp: Te
     for backward is the own part.
     """
     if tp.sequence:
-        product: Tensor = _JoinedLinear.apply(states, weight, bias, tp)
+        product: Tensor = _apply(_JoinedLinear, states, weight, bias, tp)
         return product
     return F.linear(copy_to_tensor_parallel(states, tp), weight, bias)
+
+
+@torch.compiler.disable
+def _apply(move: Any, *inputs: Any) -> Any:
+    """Communication stays out of compiled code: traced, a reduce-scatter gave wrong sums (torch 2.13)."""
+    return move.apply(*inputs)
 
 
 class _Copy(torch.autograd.Function):

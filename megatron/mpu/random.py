@@ -20,6 +20,7 @@ def seed_activations(seed: int, parallel: ParallelState) -> None:
     torch.manual_seed(derive_seed(seed, "activations", parallel.pp_rank, parallel.data_rank))
 
 
+@torch.compiler.disable
 def dropout_of_states(states: Tensor, p: float, training: bool, tp: TensorParallel) -> Tensor:
     """Dropout of hidden states: the same on copies, drawn apart on parts of the sequence."""
     if not (p and training):

@@ -24,7 +24,8 @@ _READ_BY = {
     "megatron/training": (
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
         "sequence_parallel "
-        "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers eval_interval "
+        "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers "
+        "recompute_granularity torch_compile eval_interval "
         "exit_interval log_interval train_iters train_epochs eval_iters iteration save load keep_last_n_checkpoints "
         "keep_checkpoints_every async_save auto_resume skip_nonfinite_steps skip_samples loss_spike_deviations "
         "loss_spike_action "

@@ -4,8 +4,11 @@ DeepSpeed's PipelineEngine trains stages with ZeRO-1; its plain engine trains th
 """
 
 import contextlib
+import importlib.util
 import io
 import logging
+import os
+import shutil
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from megatron.errors import SettingsError
 from megatron.model.config import ModelConfig
+from megatron.model.segments import Execution
 from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
@@ -65,15 +69,13 @@ def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -
     _check_device(args)
     talkative = args.wall_clock_breakdown or args.dump_state or args.comms_logger is not None
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if talkative else logging.WARNING)
-    recompute_every = args.checkpoint_num_layers if args.checkpoint_activations else 0
+    how = _execution(args)
     settings = deepspeed_config(args)
     if args.derived.zero_stage >= 2:
-        module: torch.nn.Module = whole_model(config, parallel, recompute_every, settings)
+        module: torch.nn.Module = whole_model(config, parallel, how, settings)
         mpu = parallel.grid
     else:
-        module = pipeline_module(
-            config, parallel, recompute_every=recompute_every, partition_method=args.pipe_partition_method
-        )
+        module = pipeline_module(config, parallel, how=how, partition_method=args.pipe_partition_method)
         mpu = None  # the pipeline module brings its own
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimizer prints memory use line by line
@@ -107,6 +109,33 @@ def gradient_norm(engine: Engine) -> float | None:
     """Global gradient norm of the last update before clipping, over all ranks."""
     norm = engine.get_global_grad_norm()
     return None if norm is None else float(norm)
+
+
+def _execution(args: NeoXArgs) -> Execution:
+    full = args.checkpoint_activations and args.recompute_granularity == "full"
+    if args.torch_compile:
+        _check_compiler()
+    return Execution(
+        recompute_every=args.checkpoint_num_layers if full else 0,
+        recompute_attention=args.checkpoint_activations and not full,
+        compile=args.torch_compile,
+    )
+
+
+def _check_compiler() -> None:
+    """torch.compile writes C++ on a CPU, and Triton on a GPU."""
+    if torch.cuda.is_available():
+        if importlib.util.find_spec("triton") is None:
+            raise SettingsError(
+                "torch_compile needs the package triton on a GPU. Install it, or set torch_compile: false."
+            )
+        return
+    compilers = [name for name in (os.environ.get("CXX"), "g++", "c++", "clang++") if name and shutil.which(name)]
+    if not compilers:
+        raise SettingsError(
+            "torch_compile needs a C++ compiler on a CPU; g++, c++ and clang++ are not on PATH. "
+            "Install one (apt-get install g++), name it in CXX, or set torch_compile: false."
+        )
 
 
 def _check_device(args: NeoXArgs) -> None:

@@ -10,6 +10,7 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
 from megatron.model.config import ModelConfig
+from megatron.model.segments import Execution
 from megatron.model.whole_model import WholeModel
 from megatron.mpu.parallel_state import ParallelState
 from megatron.training.batches import EngineBatch
@@ -17,15 +18,13 @@ from megatron.training.batches import EngineBatch
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def whole_model(
-    config: ModelConfig, parallel: ParallelState, recompute_every: int, settings: dict[str, Any]
-) -> WholeModel:
+def whole_model(config: ModelConfig, parallel: ParallelState, how: Execution, settings: dict[str, Any]) -> WholeModel:
     """The model for `ZeroEngine`; for stage 3 each layer is cut over the data ranks as soon as it exists.
 
     settings: DeepSpeed's JSON, which names stage and precision.
     """
     if settings["zero_optimization"]["stage"] < 3:
-        return WholeModel(config, parallel.tp, recompute_every, parallel.cp)
+        return WholeModel(config, parallel.tp, how, parallel.cp)
     dtype = next((kind for name, kind in _TYPES.items() if name in settings), torch.float32)
 
     def cut(layer: torch.nn.Module) -> None:
@@ -38,7 +37,7 @@ def whole_model(
             dtype=dtype,
         )
 
-    return WholeModel(config, parallel.tp, recompute_every, parallel.cp, prepare=cut)
+    return WholeModel(config, parallel.tp, how, parallel.cp, prepare=cut)
 
 
 class ZeroEngine:

@@ -77,4 +77,11 @@ class RecomputeArgs(Group):
     checkpoint_activations: bool = Field(
         False, description="Compute layers again in backward rather than keep their insides."
     )
-    checkpoint_num_layers: Positive = Field(1, description="Layers per recomputed piece.")
+    checkpoint_num_layers: Positive = Field(1, description="Layers per recomputed piece (recompute_granularity full).")
+    recompute_granularity: Annotated[Literal["full", "selective"], AnyCase] = Field(
+        "full",
+        description="With checkpoint_activations: full recomputes whole layers, selective the attention cores only.",
+    )
+    torch_compile: bool = Field(
+        False, description="Compile the transformer layers (CPU: needs a C++ compiler; the first steps take longer)."
+    )

@@ -10,6 +10,7 @@ import torch
 from megatron.model.config import ModelConfig
 from megatron.model.gpt_model import GPTModel
 from megatron.model.loss import language_model_loss
+from megatron.model.segments import Execution
 from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import TensorParallel, initialize_parallel
 from megatron.mpu.random import seed_activations
@@ -168,7 +169,9 @@ def _rows(step, parallel):
 
 
 def _engine_run(config, parallel, layout):
-    net = pipeline_module(config, parallel, recompute_every=layout.recompute, partition_method=layout.partition)
+    net = pipeline_module(
+        config, parallel, how=Execution(recompute_every=layout.recompute), partition_method=layout.partition
+    )
     engine = _engine(net, parallel, layout.precision)
     losses, norms = [], []
     for step in range(STEPS):
@@ -246,7 +249,7 @@ def dropout_program():
     results = []
     for recompute in (0, 3):
         parallel = initialize_parallel(2, 1, "gloo", TIMEOUT)
-        net = pipeline_module(config, parallel, recompute_every=recompute)
+        net = pipeline_module(config, parallel, how=Execution(recompute_every=recompute))
         engine = _engine(net, parallel)
         seed_activations(11, parallel)
         results.append([engine.train_batch(_rows(step, parallel)).item() for step in range(2)])
