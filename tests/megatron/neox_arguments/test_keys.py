@@ -50,7 +50,7 @@ OURS |= {"keep_checkpoints_every", "async_save", "auto_resume", "skip_nonfinite_
 OURS |= {"loss_spike_deviations", "loss_spike_action", "max_restarts"}
 OURS |= {"head_dim", "use_bias_in_attn_dense", "use_bias_in_mlp", "rope_scaling", "logits_soft_cap", "z_loss"}
 OURS |= {"attention_logits_soft_cap", "context_parallel_size", "dense_layers"}
-OURS |= {"peak_theoretical_tflops"}
+OURS |= {"peak_theoretical_tflops", "recompute_granularity", "torch_compile"}
 SETTINGS = "megatron/neox_arguments/"
 # Read before the settings object exists, by the key's name.
 BY_NAME = {"include", "exclude", "num_nodes"}
