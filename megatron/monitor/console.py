@@ -1,7 +1,7 @@
 """The step line: one aligned line per report whose columns keep their place from step 1 to the last.
 
-   step       loss        lr  grad norm     tokens/s  TFLOP/s      samples    kept  s/step     left
-10/1000     4.1234  3.00e-04      1.234       12,345     1.23        1,280   21.3%    0.52    8m35s
+   step       loss        lr  grad norm     tokens/s  TFLOP/s      samples    kept  mem GiB  s/step     left
+10/1000     4.1234  3.00e-04      1.234       12,345     1.23        1,280   21.3%     1.75    0.52    8m35s
 """
 
 import math
@@ -18,7 +18,10 @@ def header(train_iters: int) -> str:
 
 
 def format_step(result: StepResult) -> str:
-    """One report as one line; at the end stand utilisation, loss scale and skipped steps, where there are any."""
+    """One report as one line; at the end stand utilisation, noise scale, loss scale and skipped steps if there are any.
+
+    Each keeps its width, and a loss scale brings the skipped steps with it: those lines stay aligned too.
+    """
     step = f"{result.iteration}/{result.train_iters}"
     cells = [
         f"{result.loss:.4f}",
@@ -28,6 +31,7 @@ def format_step(result: StepResult) -> str:
         "-" if result.tflops is None else format_figures(result.tflops),
         f"{result.consumed_samples:,}",
         "-" if result.kept_ratio is None else f"{100 * result.kept_ratio:.1f}%",
+        "-" if result.peak_memory is None else format_figures(result.peak_memory / 2**30),
         format_figures(result.seconds),
         "-" if result.eta_seconds is None else format_duration(result.eta_seconds),
     ]
@@ -36,9 +40,11 @@ def format_step(result: StepResult) -> str:
         line += f"  {cell:>{width}}"
     if result.mfu is not None:
         line += f"  mfu {100 * result.mfu:.1f}%"
+    if result.noise_scale is not None:
+        line += f"  noise {format_figures(result.noise_scale):>5}"
     if result.loss_scale is not None:
-        line += f"  scale {result.loss_scale:g}"
-    if result.skipped:
+        line += f"  scale {_format_scale(result.loss_scale):>5}"
+    if result.skipped or result.loss_scale is not None:
         line += f"  skipped {result.skipped}"
     return line
 
@@ -53,6 +59,12 @@ def format_figures(number: float) -> str:
     if not math.isfinite(number) or number >= 100:
         return f"{number:.0f}"
     return f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
+
+
+def _format_scale(scale: float) -> str:
+    """Powers of two, which dynamic scales are, as 2^16."""
+    power = math.log2(scale) if scale > 0 else math.nan
+    return f"2^{int(power)}" if power.is_integer() else f"{scale:g}"
 
 
 def format_duration(seconds: float) -> str:
@@ -100,6 +112,7 @@ _COLUMNS = (
     ("TFLOP/s", 7),
     ("samples", 11),
     ("kept", 6),
+    ("mem GiB", 7),
     ("s/step", 6),
     ("left", 7),
 )

@@ -53,6 +53,7 @@ def step_scalars(result: StepResult) -> dict[str, float]:
         "train/learning_rate": result.lr,
         "train/grad_norm": result.grad_norm,
         "train/loss_scale": result.loss_scale,
+        "runtime/peak_memory_gib": None if result.peak_memory is None else result.peak_memory / 2**30,
         "train/noise_scale": result.noise_scale,
         "train/kept_attention": result.kept_ratio,
         "train/skipped_steps": result.skipped,

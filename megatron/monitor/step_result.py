@@ -14,6 +14,7 @@ class StepResult:
     last token of a row sees (its "r.KV").
     tflops: of one device, 10^12 operations a second of forward and backward by kept pairs (`megatron.model.flops`).
     mfu: that over the device's peak, 0 to 1, where the peak is known; hfu: the same with recomputation counted.
+    peak_memory: bytes, of the rank that has held most so far (GPU tensors, or the whole process on a CPU).
     noise_scale: gradient noise scale in samples, where it is measured and resolved.
     """
 
@@ -31,6 +32,7 @@ class StepResult:
     eta_seconds: float | None
     skipped: int = 0
     loss_scale: float | None = None
+    peak_memory: int | None = None
     noise_scale: float | None = None
     tflops: float | None = None
     mfu: float | None = None

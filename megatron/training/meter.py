@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from megatron.model.flops import forward_flops
 from megatron.monitor.device_peak import peak_tflops
+from megatron.monitor.peak_memory import peak_memory
 from megatron.monitor.step_result import StepResult
 from megatron.training.engine import gradient_norm
 from megatron.training.noise_scale import NoiseScale
@@ -88,6 +89,7 @@ class Meter:
             eta_seconds=(run.train_iters - run.state.iteration) * seconds,
             skipped=run.state.skipped,
             loss_scale=float(run.engine.optimizer.cur_scale) if derived.precision == "fp16" else None,
+            peak_memory=_peak_memory(run),
             noise_scale=self._noise.report(),
             tflops=work.tflops * per_second,
             mfu=None if work.peak is None else work.tflops * per_second / work.peak,
@@ -103,6 +105,14 @@ class Meter:
         self._idle = 0.0
         self._consumed = self._run.state.consumed_samples
         self._start = time.monotonic()
+
+
+def _peak_memory(run: Run) -> int:
+    """Of the rank that has most. A collective: every rank calls it."""
+    peak = torch.tensor(peak_memory(), dtype=torch.int64, device=run.engine.device)
+    if run.parallel.world_size > 1:
+        dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+    return int(peak)
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,25 @@ RESULT = StepResult(
     seconds=0.518,
     eta_seconds=515.0,
     tflops=1.2345,
+    peak_memory=1_879_048_192,
 )
 
 
 def test_one_line_holds_it_all() -> None:
     line = format_step(RESULT)
-    for part in ("10/143000", "10.8246", "6.00e-04", "1.235", "12,346", "1.23", "10,240", "21.3%", "0.52", "8m35s"):
+    for part in (
+        "10/143000",
+        "10.8246",
+        "6.00e-04",
+        "1.235",
+        "12,346",
+        "1.23",
+        "10,240",
+        "21.3%",
+        "1.75",
+        "0.52",
+        "8m35s",
+    ):
         assert part in line.split()
     assert "skipped" not in line and "scale" not in line
 
@@ -37,7 +50,7 @@ def test_one_line_holds_it_all() -> None:
     [
         {"iteration": 143_000, "loss": 0.5, "eta_seconds": 0.0},
         {"loss": math.nan, "grad_norm": math.inf},
-        {"grad_norm": None, "kept_ratio": None, "eta_seconds": None, "tflops": None},
+        {"grad_norm": None, "kept_ratio": None, "eta_seconds": None, "tflops": None, "peak_memory": None},
         {"tflops": 812.3, "tokens_per_second": 1e6},
         {"tokens_per_second": 98_765_432.1, "consumed_samples": 999_999_999, "seconds": 123.4, "eta_seconds": 9e6},
         {"grad_norm": 123456.7, "kept_ratio": 1.0},
@@ -52,7 +65,10 @@ def test_columns_stay_in_place(changed: dict) -> None:
 
 
 def test_skipped_steps_and_the_loss_scale_stand_at_the_end() -> None:
-    assert format_step(replace(RESULT, skipped=3, loss_scale=65536.0)).endswith("8m35s  scale 65536  skipped 3")
+    assert format_step(replace(RESULT, skipped=3, loss_scale=65536.0)).endswith("8m35s  scale  2^16  skipped 3")
+    assert format_step(replace(RESULT, loss_scale=16.0)).endswith("8m35s  scale   2^4  skipped 0")
+    assert format_step(replace(RESULT, loss_scale=1000.0)).endswith("8m35s  scale  1000  skipped 0")
+    assert format_step(replace(RESULT, noise_scale=812.4)).endswith("8m35s  noise   812")
     assert format_step(replace(RESULT, mfu=0.4567)).endswith("8m35s  mfu 45.7%")
 
 
