@@ -156,6 +156,8 @@ def model_config_from_args(
     end_of_document: see `end_of_document_from_args`.
     """
     derived = args.derived
+    attention = args.sep_config(separator_ids)
+    segment_ends = derived.bipe_separators
     epsilon = {
         "layernorm": args.layernorm_epsilon,
         "rmsnorm": args.rms_norm_epsilon,
@@ -169,7 +171,7 @@ def model_config_from_args(
         mlp_hidden_size=derived.mlp_hidden_size,
         padded_vocab_size=padded_vocab_size,
         max_position_embeddings=args.max_position_embeddings,
-        attention=args.sep_config(separator_ids),
+        attention=attention,
         attention_path=derived.attention_path,
         end_of_document=end_of_document,
         softmax=derived.softmax,
@@ -184,7 +186,7 @@ def model_config_from_args(
         rotary_base=args.rotary_emb_base,
         rope_scaling=_rope_scaling(args),
         position_offset=args.opt_pos_emb_offset,
-        bipe_separators=derived.bipe_separators,
+        bipe_separators=tuple(attention.separators) if segment_ends == "separators" else segment_ends,
         activation="gelu_pytorch_tanh" if args.activation == "gelu" and args.bias_gelu_fusion else args.activation,
         mlp_gated=args.mlp_type == "llama" or args.activation in GATED,
         attention_bias=args.use_bias_in_attn_linear,

@@ -5,6 +5,7 @@ Order of the original: full > fixed > streaming > self-adjusting > SepLLM. At mo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.fields.sepllm import BilevelArgs, SeparatorArgs
@@ -33,7 +34,7 @@ class AttentionSettings:
     intervals: tuple[int, ...] | None
     separator_token_ids: tuple[int, ...] | None
     separators: tuple[str, ...] | None
-    bipe_separators: tuple[int, ...] | None
+    bipe_separators: tuple[int, ...] | Literal["separators"] | None
     init_tokens: int
     path: str
     notes: tuple[str, ...]
@@ -76,11 +77,17 @@ def derive_attention(args: NeoXArgs) -> AttentionSettings:
         intervals=tuple(args.fixed_sep_intervals_list or ()) if mode == "fixed" else None,
         separator_token_ids=tuple(args.separator_token_ids) if sees_separators and args.separator_token_ids else None,
         separators=tuple(args.separators) if sees_separators and args.separators else None,
-        bipe_separators=tuple(args.BiPE_seps) if args.USE_BiPE and mode != "full" and args.BiPE_seps else None,
+        bipe_separators=_bipe_separators(args) if args.USE_BiPE and mode != "full" else None,
         init_tokens=0 if mode == "full" else args.init_tok_max_idx + 1,
         path=_path(args, mode),
         notes=tuple(_notes(args, mode)),
     )
+
+
+def _bipe_separators(args: NeoXArgs) -> tuple[int, ...] | Literal["separators"] | None:
+    if isinstance(args.BiPE_seps, list):
+        return tuple(args.BiPE_seps) or None
+    return args.BiPE_seps
 
 
 def _windows(args: NeoXArgs, mode: str) -> tuple[int, ...]:

@@ -106,8 +106,15 @@ def streaming_is_plain(args: "NeoXArgs") -> Iterator[Complaint]:
 def bilevel_positions_fit(args: "NeoXArgs") -> Iterator[Complaint]:
     if not args.USE_BiPE or args.streamingLLM or _full(args):
         return
-    if args.BiPE_seps in (None, [], [-1]):
-        yield "BiPE_seps", f"USE_BiPE needs the token ids that end a segment; BiPE_seps is {args.BiPE_seps}."
+    if args.BiPE_seps == "separators":
+        if attention_mode(args) != "sepllm":
+            yield "BiPE_seps", f"attention of mode {attention_mode(args)} has no separators. Give token ids."
+    elif args.BiPE_seps in (None, [], [-1]):
+        yield (
+            "BiPE_seps",
+            f"USE_BiPE needs the token ids that end a segment; BiPE_seps is {args.BiPE_seps}."
+            " Write BiPE_seps: separators for those of the attention.",
+        )
     elif min(args.BiPE_seps) < 0:
         yield "BiPE_seps", f"{min(args.BiPE_seps)} is not a token id."
     if args.pos_emb not in ("rotary", "alibi"):

@@ -1,6 +1,7 @@
 """What is computed from the settings, as plain values; derive.py computes them."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from megatron.neox_arguments.batch_plan import BatchPlan
 from megatron.neox_arguments.optimization import MupSettings, OptimizerSettings, ScheduleSettings
@@ -32,7 +33,7 @@ class Derived:
     intervals: tuple[int, ...] | None
     separator_token_ids: tuple[int, ...] | None
     separators: tuple[str, ...] | None
-    bipe_separators: tuple[int, ...] | None
+    bipe_separators: tuple[int, ...] | Literal["separators"] | None
     init_tokens: int
     attention_path: str
     optimizer: OptimizerSettings

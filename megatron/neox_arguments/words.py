@@ -27,7 +27,8 @@ def _type_in_words(kind: Any) -> str:
         inner, *metadata = get_args(kind)
         return _with_bounds(_type_in_words(inner), metadata)
     if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(kind))
+        choices = [str(choice) for choice in get_args(kind)]
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
     if origin in (Union, types.UnionType):
         return " or ".join(_type_in_words(part) for part in get_args(kind) if part is not type(None))
     if origin is list:

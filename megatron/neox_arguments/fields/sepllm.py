@@ -66,4 +66,6 @@ class BilevelArgs(Group):
     """BiPE: one position inside the segment, one counting segments."""
 
     USE_BiPE: bool = Field(False, description="Two-level positions; pos_emb must be rotary or alibi.")
-    BiPE_seps: list[int] | None = Field(None, description="Token ids that end a segment.")
+    BiPE_seps: list[int] | Literal["separators"] | None = Field(
+        None, description="Token ids that end a segment; `separators`: those of the attention, for any tokenizer."
+    )

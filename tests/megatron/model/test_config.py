@@ -53,6 +53,7 @@ def test_forms():
     assert (config.norm, config.norm_epsilon) == ("rmsnorm", 1e-6)
     assert config.activation == "gelu_pytorch_tanh"
     assert config.bipe_separators == (3,) and config.has_position_table
+    assert _config("USE_BiPE: true\nBiPE_seps: separators\n").bipe_separators == config.attention.separators != ()
     assert (config.hidden_dropout, config.init_method) == (0.1, "small_init")
     gated = _config("mlp_type: llama\nactivation: silu\nintermediate_size: 40\n")
     assert gated.mlp_gated and gated.mlp_hidden_size == 40

@@ -97,6 +97,8 @@ def test_path(load, changes, path):
 def test_bilevel_positions(load):
     assert load(USE_BiPE=True, BiPE_seps=[5], pos_emb="alibi").derived.bipe_separators == (5,)
     assert load(BiPE_seps=[5]).derived.bipe_separators is None
+    like_attention = load(USE_BiPE=True, BiPE_seps="separators", pos_emb="rotary")
+    assert like_attention.derived.bipe_separators == "separators"
 
 
 def test_notes_tell_what_has_no_effect(load):

@@ -49,6 +49,17 @@ BREAKING = [
     ("first_tokens_are_counted", {"init_tok_max_idx": -1, "streamingLLM": True}, "three tokens"),
     ("streaming_is_plain", {"streamingLLM": True, **BIPE}, "USE_BiPE: false"),
     ("bilevel_positions_fit", {"USE_BiPE": True, "pos_emb": "alibi"}, "BiPE_seps is None"),
+    (
+        "bilevel_positions_fit",
+        {
+            **BIPE,
+            "BiPE_seps": "separators",
+            "separator_token_ids": ...,
+            "USE_FIXED_SEP_INTERVALs": True,
+            "fixed_sep_intervals_list": [4] * 4,
+        },
+        "attention of mode fixed has no separators",
+    ),
     ("bilevel_positions_fit", {**BIPE, "BiPE_seps": [2, -4]}, "-4 is not a token id"),
     ("bilevel_positions_fit", {**BIPE, "pos_emb": "learned"}, "not with learned"),
     ("bilevel_positions_fit", {**BIPE, "rope_fusion": True}, "rope_fusion"),

@@ -143,6 +143,7 @@ def test_a_sample_is_what_its_name_says(name):
     assert derived.attention_mode == ("streaming" if "streaming" in name else "sepllm")
     assert args.pos_emb == ("alibi" if "alibi" in name else "rotary")
     assert args.USE_BiPE == ("BiPE" in name)
+    assert derived.bipe_separators == ("separators" if args.USE_BiPE else None)
     paths = {"NOkernel": "masked", "recompile": "flex", "debug": "flex"}
     assert derived.attention_path == next((path for word, path in paths.items() if word in name), "auto")
 
@@ -152,7 +153,7 @@ num_layers hidden_size num_attention_heads seq_length max_position_embeddings po
 bias_gelu_fusion init_method output_layer_init_method gpt_j_residual lr_decay_style lr_decay_iters min_lr warmup
 train_iters eval_iters eval_interval weight_decay gradient_clipping checkpoint_activations checkpoint_num_layers
 checkpoint_factor extra_save_iters log_interval attention_dropout hidden_dropout pipe_parallel_size launcher
-USE_ORIGINAL_FULL_ATTEN streamingLLM init_tok_max_idx BiPE_seps
+USE_ORIGINAL_FULL_ATTEN streamingLLM init_tok_max_idx
 """
 
 

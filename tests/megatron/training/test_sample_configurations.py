@@ -32,8 +32,6 @@ SIZE = [
     "tokenizer_type=CharLevelTokenizer",
     "make_vocab_size_divisible_by=64",
 ]
-# The characters' numbers; those in positions/bipe.yml are Pythia's.
-BLANK_AND_STOP = "BiPE_seps=[32, 46]"
 COMPOSITIONS = {
     "sepllm": "models/160m attention/sepllm-n64",
     "masked": "models/160m attention/sepllm-n64 paths/masked",
@@ -61,10 +59,9 @@ def train_all(folder: str) -> dict[str, list[dict]]:
     events = {}
     for name, files in COMPOSITIONS.items():
         save = Path(folder, name)
-        segments = [BLANK_AND_STOP] if "BiPE" in name else []
         own = [f"data_path={data}", "split=1,0,0", f"save={save}", "precision=fp32"]
         paths = [CONFIGS / f"{file}.yml" for file in files.split()]
-        pretrain(load_arguments(paths, [*SIZE, *own, *segments], world_size=1))
+        pretrain(load_arguments(paths, [*SIZE, *own], world_size=1))
         events[name] = steps_of(save)
     return events
 
@@ -111,7 +108,7 @@ def test_by_command_line(tmp_path: Path, files: list[str]) -> None:
     as_the_original = len(files) == 1
     three = [f"{kind}_data_paths=[{data}]" for kind in ("train", "valid", "test")]
     paths = [*(three if as_the_original else [f"data_path={data}"]), f"save={tmp_path / 'run'}"]
-    settings = [*SIZE, *paths, "gradient_accumulation_steps=1", BLANK_AND_STOP]
+    settings = [*SIZE, *paths, "gradient_accumulation_steps=1"]
     if as_the_original:  # says what a CPU cannot do and what to type; typed, it trains
         code, said = deepy(files, settings)
         assert code == 2 and "fp16 needs a GPU" in said and "use --set fp16=null --set precision=fp32" in said, said
