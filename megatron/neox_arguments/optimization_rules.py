@@ -85,12 +85,6 @@ def schedule_has_one_unit(args: "NeoXArgs") -> Iterator[Complaint]:
         yield in_iters[0], f"{in_iters[0]} counts steps, and this run's learning rate counts tokens. Use {tokens}."
 
 
-def warmup_is_given_once(args: "NeoXArgs") -> Iterator[Complaint]:
-    for key in ("lr_warmup_iters", "lr_warmup_tokens"):
-        if getattr(args, key) is not None and "warmup" in args.model_fields_set:
-            yield key, f"{key} {getattr(args, key)} and warmup {args.warmup} both say how long the rise is. Keep one."
-
-
 def inverse_root_needs_a_warmup(args: "NeoXArgs") -> Iterator[Complaint]:
     schedule = schedule_of(args)
     if args.lr_decay_style == "inverse_sqrt" and not (schedule.warmup or schedule.warmup_share):
@@ -167,7 +161,6 @@ OPTIMIZATION_RULES: list[Callable[["NeoXArgs"], Iterator[Complaint]]] = [
     optimizer_is_built,
     schedule_comes_from_settings,
     schedule_has_one_unit,
-    warmup_is_given_once,
     inverse_root_needs_a_warmup,
     schedule_pieces_fit,
     length_is_given_once,

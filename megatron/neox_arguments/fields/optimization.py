@@ -39,7 +39,7 @@ class ScheduleArgs(Group):
     min_lr: NotNegative = Field(0.0, description="Floor of the learning rate.")
     warmup: Fraction = Field(0.01, description="Share of lr_decay_iters (or tokens) spent rising to the peak.")
     lr_warmup_iters: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Steps spent rising to the peak, in place of warmup."
+        None, description="Steps spent rising to the peak; takes the place of warmup."
     )
     lr_warmup_tokens: Annotated[Size, Field(ge=0)] | None = Field(None, description="The same in tokens.")
     lr_wsd_decay_iters: Positive | None = Field(

@@ -39,6 +39,8 @@ def test_exact_or_refused_with_three_valid_choices(total, micro, accumulation, d
             assert choice.total == choice.micro * choice.accumulation * dp and choice.dp_size == dp
             assert min(choice.total, choice.micro, choice.accumulation) >= 1
             assert str(choice) in str(error)
+            assert solve_batch(choice.total, choice.micro, choice.accumulation, dp) == choice
+            assert solve_batch(choice.total, choice.micro, None, dp) == choice
         assert str(total) in str(error)
     else:
         assert result.total == result.micro * result.accumulation * result.dp_size
@@ -76,3 +78,35 @@ def test_the_choices_are_near():
 def test_nothing_given():
     with pytest.raises(BatchError, match="train_micro_batch_size_per_gpu"):
         solve_batch(None, None, 4, 1)
+
+
+@given(total=st.integers(1, 600), micro=st.integers(1, 40), dp=st.integers(1, 16))
+def test_no_valid_setting_is_nearer(total, micro, dp):
+    """One choice has the wanted micro-batch and the nearest total; where the total can stay, one keeps it."""
+    try:
+        solve_batch(total, micro, None, dp)
+    except BatchError as error:
+        unit = micro * dp
+        moved = min(abs(choice.total - total) for choice in error.choices if choice.micro == micro)
+        assert moved == min(total % unit if total > unit else unit - total, unit - total % unit)
+        if total % dp == 0:
+            kept = [choice.micro for choice in error.choices if choice.total == total]
+            valid = [size for size in range(1, total // dp + 1) if total // dp % size == 0]
+            assert min(abs(size - micro) for size in kept) == min(abs(size - micro) for size in valid)
+
+
+def test_every_offered_choice_loads(load, complaint):
+    """The message's lines, written into the settings as they stand there."""
+    import re
+
+    text = complaint(train_batch_size=1000, train_micro_batch_size_per_gpu=32, num_gpus=8)
+    offers = re.findall(r"train_batch_size (\d+) = train_micro_batch_size_per_gpu (\d+) x gradient_acc\w+ (\d+)", text)
+    assert len(offers) == 3
+    for total, micro, accumulation in offers:
+        args = load(
+            train_batch_size=int(total),
+            train_micro_batch_size_per_gpu=int(micro),
+            gradient_accumulation_steps=int(accumulation),
+            num_gpus=8,
+        )
+        assert args.derived.train_batch_size == int(total)

@@ -13,7 +13,7 @@ from megatron.checkpointing.reader import CheckpointReader
 from tests.helpers.processes import run_ranks
 from tests.helpers.tiny_run import tiny_settings, write_settings, write_tiny_data
 
-OPTIMIZERS: dict[str, dict[str, Any]] = {
+BLOCKS: dict[str, dict[str, Any]] = {
     "adam_l2": {"type": "Adam", "params": {"lr": 0.005, "eps": 1e-6, "adam_w_mode": False}},
     "lion": {"type": "Lion", "params": {"lr": 0.001, "betas": [0.9, 0.99]}},
     "sgd": {"type": "SGD", "params": {"lr": 0.5, "momentum": 0.9}},
@@ -21,7 +21,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adafactor": {"type": "Adafactor", "params": {"lr": 0.02}},
 }
 if importlib.util.find_spec("bitsandbytes"):
-    OPTIMIZERS["adam8bit"] = {"type": "AdamW8bit", "params": {"lr": 0.005, "eps": 1e-6}}
+    BLOCKS["adam8bit"] = {"type": "AdamW8bit", "params": {"lr": 0.005, "eps": 1e-6}}
+OPTIMIZERS: dict[str, dict[str, Any]] = {name: {"optimizer": block} for name, block in BLOCKS.items()}
+OPTIMIZERS["adam_mup"] = {"use_mup": True, "mup_base_width": 8, "mup_output_temp": 0.5}
 LAYOUTS = {"dp2": (1, 1, 1), "tp2": (1, 2, 1), "pp2": (2, 1, 1), "zero2": (1, 1, 2), "zero3": (1, 1, 3)}  # pp, tp, ZeRO
 MATRICES = ("muon", "adafactor")  # not under ZeRO-3
 # The sign of a mean that is rounding noise around 0 is noise, too: Lion's losses differ by what such weights matter.
@@ -33,9 +35,9 @@ BOUNDS = {"lion": 2e-3, "adam8bit": 2e-2}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("optimizers")
     data = write_tiny_data(folder / "data")
-    for name, block in OPTIMIZERS.items():
-        changes = {"num_layers": 2, "prefill_loc_win_size_list": [64, 8], "min_lr": 0.0, "train_iters": 8}
-        settings = tiny_settings(data, optimizer=block, checkpoint_factor=4, **changes)
+    common = {"num_layers": 2, "prefill_loc_win_size_list": [64, 8], "min_lr": 0.0, "train_iters": 8}
+    for name, changes in OPTIMIZERS.items():
+        settings = tiny_settings(data, checkpoint_factor=4, **common, **changes)
         write_settings(folder / f"{name}.yml", settings)
     run_ranks(train_all, 1, str(folder), "single", 1, 1, 1, list(OPTIMIZERS), timeout=300)
     return folder
@@ -62,9 +64,24 @@ def test_layout_equals_single_process(folder: Path, layout: str) -> None:
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_resumed_is_bit_equal(folder: Path, name: str) -> None:
+    assert_resumed_is_bit_equal(folder, "single", name)
+
+
+@pytest.mark.multiprocess
+def test_resumed_is_bit_equal_in_bf16_on_two_processes(folder: Path) -> None:
+    """DeepSpeed has another optimizer around ours there, which keeps fp32 masters."""
+    run_ranks(train_all, 2, str(folder), "bf16", 1, 1, 1, list(OPTIMIZERS), ["precision=bfloat16"], timeout=300)
+    for name in OPTIMIZERS:
+        assert_resumed_is_bit_equal(folder, "bf16", name)
+        near = pytest.approx(losses(folder / "single" / name), rel=0.02)
+        assert losses(folder / "bf16" / name) == near, name
+        assert "fp32" in last(folder / "bf16" / name).optimizer_keys()
+
+
+def assert_resumed_is_bit_equal(folder: Path, layout: str, name: str) -> None:
     """Weights and every kind of optimizer state at step 8, stopped at 4 or not."""
-    assert losses(folder / "single-resumed" / name) == losses(folder / "single" / name)[4:]
-    ours, theirs = last(folder / "single-resumed" / name), last(folder / "single" / name)
+    assert losses(folder / f"{layout}-resumed" / name) == losses(folder / layout / name)[4:], name
+    ours, theirs = last(folder / f"{layout}-resumed" / name), last(folder / layout / name)
     kinds = theirs.optimizer_keys()
     assert kinds == ours.optimizer_keys() and kinds
     for weight in theirs.names():
@@ -90,8 +107,13 @@ def test_state_of_another_optimizer_is_refused(folder: Path) -> None:
     assert "no_load_optim" in said["sgd"]
 
 
-def train_all(folder: str, layout: str, pp: int, tp: int, zero: int, names: list[str]) -> None:
-    """Runs on every rank: each optimizer for 8 steps, and from the single process's step 4 to 8."""
+def train_all(
+    folder: str, layout: str, pp: int, tp: int, zero: int, names: list[str], more: tuple[str, ...] = ()
+) -> None:
+    """Runs on every rank: each optimizer for 8 steps, and from step 4 to 8.
+
+    The checkpoint of step 4 is that of the single process, or with `more` settings their own.
+    """
     from megatron.neox_arguments.load import load_arguments
     from megatron.training.build import build_run, start_parallel
     from megatron.training.loop import train
@@ -99,12 +121,12 @@ def train_all(folder: str, layout: str, pp: int, tp: int, zero: int, names: list
 
     parallel = None
     for name in names:
-        from_four = [f"load={folder}/single/{name}", "iteration=4"]
+        from_four = [f"load={folder}/{layout if more else 'single'}/{name}", "iteration=4"]
         for target, overrides in ((layout, []), (f"{layout}-resumed", from_four)):
             where = [f"pipe_parallel_size={pp}", f"model_parallel_size={tp}", f"save={folder}/{target}/{name}"]
             where.append(f"zero_optimization={{stage: {zero}}}")
             args = load_arguments(
-                [f"{folder}/{name}.yml"], [*where, *overrides], world_size=int(os.environ["WORLD_SIZE"])
+                [f"{folder}/{name}.yml"], [*where, *more, *overrides], world_size=int(os.environ["WORLD_SIZE"])
             )
             parallel = parallel or start_parallel(args)
             run = build_run(args, parallel)
