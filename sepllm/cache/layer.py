@@ -28,7 +28,7 @@ class SepLayer(CacheLayerMixin):
     def __init__(self, rows: Rows, frequencies: Tensor | None = None) -> None:
         super().__init__()
         self.rows, self.frequencies = rows, frequencies
-        self.seen = 0
+        self.seen, self.is_initialized = 0, False
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -37,12 +37,12 @@ class SepLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, unrotated: bool = False, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, how: dict[str, Any] | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Store new tokens; what attention sees: [batch, kv_heads, entries, head_dim] twice.
 
-        unrotated: keys and queries come before rotation, and keys return at their places. Otherwise the model
-        rotated new tokens to 0, 1, ..., and what is cached stands before them.
+        how["unrotated"]: keys and queries come before rotation, and keys return at their places. Otherwise the
+        model rotated new tokens to 0, 1, ..., and what is cached stands before them.
         """
         step, new = self.rows.step, key_states.shape[2]
         if step is None or self.seen + new != self.rows.columns:
@@ -53,6 +53,7 @@ class SepLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.seen += new
+        unrotated = bool(how and how.get("unrotated"))
         if isinstance(step, OneToken):
             return self._one_token(step, key_states, value_states, unrotated)
         return self._chunk(step, key_states, value_states, unrotated)

@@ -179,7 +179,7 @@ class SepCache(Cache):
             self._tell(layer.rows, input_ids, PREFILLING_FLAG)
         if isinstance(input_ids, Tensor):
             unrotated = self.APPLY_PE_SHIFT
-        keys, values = super().update(key_states, value_states, layer_idx, unrotated=unrotated)
+        keys, values = super().update(key_states, value_states, layer_idx, {"unrotated": unrotated})
         if not unrotated or query_states is None:
             return keys, values
         step, frequencies = layer.rows.step, self._frequencies

@@ -46,7 +46,6 @@ def test_models_that_cannot_be_shifted_are_refused() -> None:
     gpt2 = GPT2Model(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=40, n_positions=32))
     with pytest.raises(UnsupportedError, match="no rotary embedding"):
         inverse_frequencies(gpt2)
-    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    llama = LlamaModel(LlamaConfig(**SIZES, rope_parameters=scaling))
+    llama = LlamaModel(LlamaConfig(**SIZES, rope_scaling={"rope_type": "dynamic", "factor": 2.0}))
     with pytest.raises(UnsupportedError, match="'dynamic'"):
         inverse_frequencies(llama)

@@ -83,7 +83,7 @@ def tiny_model(family: str, seed: int = 0, **settings: Any) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(CONFIGS[family](), **settings)
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=0.15)
         elif "bias" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
