@@ -12,18 +12,19 @@ from megatron.launcher import entry
 from tests.megatron.importing.hf_models import write_hf_model
 from tools.streaming import evaluate_streaming_perplexity
 
-TOOLS = Path(__file__).resolve().parents[3] / "tools" / "streaming"
+ROOT = Path(__file__).resolve().parents[3]
+EVALUATE, COMPARE = "tools/streaming/evaluate_streaming_perplexity.py", "tools/streaming/compare_runs.py"
 SEPLLM = ["--enable_kv_cache_manager", "True", "--enable_SepLLM", "True", "--enable_pos_shift", "True"]
 SIZES = ["--init_cache_size", "2", "--sep_cache_size", "8", "--local_size", "16", "--cache_size", "48"]
 
 
 def run(folder: Path, tool: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TOOLS / f"{tool}.py"), *flags]
+    command = [sys.executable, str(ROOT / tool), *flags]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
 def evaluate(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return run(folder, "evaluate_streaming_perplexity", "--model_name_or_path", "model", *flags)
+    return run(folder, EVALUATE, "--model_name_or_path", "model", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_both_methods_are_scored_resumed_and_compared(place: Path) -> None:
     old_names += ["--initial_size", "2", "--neighboring_size", "46", "--cache_size", "48"]
     done = evaluate(place, *common, *old_names, "--num_eval_tokens", "1000", "--output_dir", "out/streamingllm")
     assert done.returncode == 0, done.stderr
-    compared = run(place, "compare_runs", "out/sepllm", "out/streamingllm", "--out", "both.png")
+    compared = run(place, COMPARE, "out/sepllm", "out/streamingllm", "--out", "both.png")
     assert compared.returncode == 0, compared.stderr
     assert "| sepllm | 1,000 |" in compared.stdout and (place / "both.png").is_file()
     report = json.loads((place / "out/streamingllm/report.json").read_text())
