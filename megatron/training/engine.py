@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
 from megatron.errors import SettingsError
@@ -66,7 +67,8 @@ class Engine(Protocol):
 
 def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -> Engine:
     """An engine that trains the model of `config` in the precision and with the ZeRO stage of the settings."""
-    _check_device(args)
+    if args.derived.precision == "fp16":
+        _prepare_fp16()
     talkative = args.wall_clock_breakdown or args.dump_state or args.comms_logger is not None
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if talkative else logging.WARNING)
     how = _execution(args)
@@ -138,10 +140,8 @@ def _check_compiler() -> None:
         )
 
 
-def _check_device(args: NeoXArgs) -> None:
-    if args.derived.precision == "fp16" and not torch.cuda.is_available():
-        drop_block = "--set fp16=null " if args.fp16 and args.fp16.enabled else ""
-        raise SettingsError(
-            "precision fp16 needs a GPU (CPUs lack fast half-precision arithmetic). "
-            f"On this machine use {drop_block}--set precision=fp32, or bfloat16."
-        )
+def _prepare_fp16() -> None:
+    """Let a CPU train in fp16: DeepSpeed asks for fast half-precision arithmetic, but torch's slow one is as exact."""
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cpu" and not accelerator.is_fp16_supported():
+        accelerator.is_fp16_supported = lambda: True
