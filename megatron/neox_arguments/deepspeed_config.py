@@ -50,5 +50,11 @@ def deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
 
 def _zero_block(args: NeoXArgs) -> dict[str, Any]:
     block = args.zero_optimization
-    given = block.model_dump(exclude_unset=True, exclude={"cpu_offload", "elastic_checkpoint"}) if block else {}
+    given = (
+        block.model_dump(
+            exclude_unset=True, exclude={"cpu_offload", "elastic_checkpoint", "offload_optimizer", "offload_param"}
+        )
+        if block
+        else {}
+    )
     return {**given, "stage": args.derived.zero_stage}

@@ -9,6 +9,7 @@ from megatron.neox_arguments.derived import Derived
 from megatron.neox_arguments.layout import Layout, derive_layout
 from megatron.neox_arguments.legal_layouts import stage_of
 from megatron.neox_arguments.optimization import mup_of, optimizer_of, samples_of, schedule_of
+from megatron.neox_arguments.precision import grad_accum_dtype_of, precision_of
 
 
 def derive(args: NeoXArgs, world_size: int | None) -> Derived:
@@ -62,28 +63,3 @@ def _assemble(args: NeoXArgs, layout: Layout, attention: AttentionSettings) -> D
         extra_save_iters=frozenset(args.extra_save_iters or ()),
         notes=(*attention.notes, *context_notes(args)),
     )
-
-
-def precision_of(args: NeoXArgs) -> str:
-    """fp32, bf16 or fp16. Whether the three places that can name it agree is checked in validate.py."""
-    named = named_precisions(args)
-    return next(iter(named.values()), "fp32")
-
-
-def named_precisions(args: NeoXArgs) -> dict[str, str]:
-    """Each key that names a precision -> the precision it names."""
-    named: dict[str, str] = {}
-    if args.precision:
-        named["precision"] = "bf16" if args.precision == "bfloat16" else args.precision
-    if args.bf16 and args.bf16.enabled:
-        named["bf16"] = "bf16"
-    if args.fp16 and args.fp16.enabled:
-        named["fp16"] = "bf16" if args.fp16.type == "bfloat16" else "fp16"
-    return named
-
-
-def grad_accum_dtype_of(args: NeoXArgs) -> str:
-    """Type in which gradients are summed over micro-batches."""
-    if args.data_types and args.data_types.grad_accum_dtype:
-        return args.data_types.grad_accum_dtype
-    return "fp16" if precision_of(args) == "fp16" else "fp32"

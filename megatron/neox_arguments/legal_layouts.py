@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from megatron.neox_arguments.optimization import WHOLE_MATRICES, optimizer_name
+from megatron.neox_arguments.precision import precision_of
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
@@ -50,8 +51,15 @@ FEATURES: dict[str, tuple[str, Callable[["NeoXArgs"], bool]]] = {
     "ZeRO-3": ("zero_optimization.stage 3", lambda args: stage_of(args) == 3),
     "sequence": ("sequence_parallel", lambda args: args.sequence_parallel),
     "context": ("context_parallel_size > 1", lambda args: args.context_parallel_size > 1),
+    "recompute": ("checkpoint_activations", lambda args: args.checkpoint_activations),
+    "compile": ("torch_compile", lambda args: args.torch_compile),
+    "fp32": ("precision fp32", lambda args: precision_of(args) == "fp32"),
+    "bf16": ("precision bfloat16", lambda args: precision_of(args) == "bf16"),
+    "fp16": ("precision fp16", lambda args: precision_of(args) == "fp16"),
     "matrices": ("optimizer.type Muon or Adafactor", lambda args: optimizer_name(args) in WHOLE_MATRICES),
 }
+
+_ALTERNATIVES = (("ZeRO-1", "ZeRO-2", "ZeRO-3"), ("fp32", "bf16", "fp16"))
 
 
 def _pipeline_with_zero(stage: int) -> Row:
@@ -68,6 +76,20 @@ def _pipeline_with_zero(stage: int) -> Row:
 ROWS: tuple[Row, ...] = (
     _pipeline_with_zero(2),
     _pipeline_with_zero(3),
+    Row(
+        features=("pipeline", "fp16"),
+        condition="not with tied embeddings and data_types.grad_accum_dtype fp32",
+        reason="DeepSpeed then loses the part of a tied embedding's gradient that comes from the other stage",
+        instead="Use no_weight_tying: true, pipe_parallel_size: 1 or bf16.",
+        key="data_types",
+        broken=lambda args: (
+            args.pipe_parallel_size > 1
+            and precision_of(args) == "fp16"
+            and not args.no_weight_tying
+            and args.data_types is not None
+            and args.data_types.grad_accum_dtype == "fp32"
+        ),
+    ),
     Row(
         features=("sequence", "tensor"),
         condition="needs it, and seq_length / context_parallel_size must be a multiple of model_parallel_size",
@@ -105,7 +127,28 @@ def in_use(args: "NeoXArgs") -> list[str]:
     return [name for name, (_, used) in FEATURES.items() if used(args)]
 
 
-def rows_of(args: "NeoXArgs") -> list[Row]:
-    """The rows that say something about two features of this run."""
-    used = set(in_use(args))
-    return [row for row in ROWS if used.issuperset(row.features)]
+def rows_of(features: list[str]) -> list[Row]:
+    """The rows that say something about two of these features."""
+    return [row for row in ROWS if set(features).issuperset(row.features)]
+
+
+def table() -> str:
+    """The whole table in Markdown: features against features, then the conditions."""
+    names = list(FEATURES)
+    lines = ["| | " + " | ".join(names[1:]) + " |", "|---" * len(names) + "|"]
+    for n, name in enumerate(names[:-1]):
+        cells = [_cell(name, other) if m > n else "" for m, other in enumerate(names) if m]
+        lines.append(f"| **{name}** | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- **{name}**: {switch}" for name, (switch, _) in FEATURES.items()), ""]
+    for number, row in enumerate(ROWS, 1):
+        lines.append(f"{number}. **{row.name}**: {row.condition}, because {row.reason}. {row.instead}")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(one: str, other: str) -> str:
+    if any({one, other} <= set(kinds) for kinds in _ALTERNATIVES):
+        return "-"
+    for number, row in enumerate(ROWS, 1):
+        if set(row.features) == {one, other}:
+            return f"no ({number})" if row.condition == "never" else f"if ({number})"
+    return "yes"

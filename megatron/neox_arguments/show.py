@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from megatron.neox_arguments.arguments import GROUPS, NeoXArgs
 from megatron.neox_arguments.fields.no_effect import NoEffectArgs
+from megatron.neox_arguments.legal_layouts import in_use, rows_of
 from megatron.neox_arguments.summary import summary
 
 _RANKS_SHOWN = 16
@@ -70,6 +71,9 @@ def _layout(args: NeoXArgs) -> str:
         lines.append(f"  {rank:4}  {stage:14}  {data:4}  {context:7}  {tensor:6}")
     if derived.world_size > _RANKS_SHOWN:
         lines.append(f"  ...   ({derived.world_size - _RANKS_SHOWN} more: tensor counts fastest, pipeline slowest)")
+    features = in_use(args)
+    lines.append(f"  {' x '.join(features)}: legal together (docs/parallelism.md)")
+    lines += [f"    {row.name}: {row.condition}" for row in rows_of(features)]
     return "\n".join(lines)
 
 

@@ -12,13 +12,13 @@ from megatron.neox_arguments.batch import divisors, solve_batch
 from megatron.neox_arguments.batch_plan import batch_plan
 from megatron.neox_arguments.context_rules import CONTEXT_RULES
 from megatron.neox_arguments.data_rules import DATA_RULES
-from megatron.neox_arguments.derive import named_precisions
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
 from megatron.neox_arguments.layout import derive_layout
 from megatron.neox_arguments.legal_layouts import combinations_are_legal
 from megatron.neox_arguments.model_rules import MODEL_RULES
 from megatron.neox_arguments.monitor_rules import MONITOR_RULES
 from megatron.neox_arguments.optimization_rules import OPTIMIZATION_RULES
+from megatron.neox_arguments.precision import named_precisions
 from megatron.neox_arguments.refused import REFUSED
 from megatron.neox_arguments.start_rules import START_RULES
 
@@ -171,22 +171,24 @@ def gradient_sum_type_fits(args: "NeoXArgs") -> Iterator[Complaint]:
     wanted = args.data_types.grad_accum_dtype if args.data_types else None
     precision = next(iter(named_precisions(args).values()), "fp32")
     if wanted is None or wanted in ("fp32", precision):
-        tied_over_stages = args.pipe_parallel_size > 1 and not args.no_weight_tying
-        if precision == "fp16" and wanted == "fp32" and tied_over_stages:
-            yield (
-                "data_types",
-                "fp16 with fp32 gradient sums loses a tied embedding's gradient across pipeline stages (DeepSpeed)."
-                " Use no_weight_tying: true, pipe_parallel_size: 1 or bf16.",
-            )
         return
     yield "data_types", f"gradients of a {precision} model cannot be summed in {wanted}. Use grad_accum_dtype: fp32."
 
 
 def zero_options_are_built(args: "NeoXArgs") -> Iterator[Complaint]:
     block = args.zero_optimization
-    for key in ("cpu_offload", "elastic_checkpoint"):
+    for key in ("cpu_offload", "offload_optimizer", "offload_param"):
         if block and getattr(block, key):
-            yield "zero_optimization", f"{key} is not available. Remove it, or set it to false."
+            yield (
+                "zero_optimization",
+                f"{key} is not available: it needs DeepSpeed's compiled Adam, and what it saves shows only on a GPU."
+                " Remove it, and use stage 3, checkpoint_activations or more ranks.",
+            )
+    if block and block.elastic_checkpoint:
+        yield (
+            "zero_optimization",
+            "elastic_checkpoint is not available: every checkpoint loads at any layout. Remove it.",
+        )
 
 
 def extra_entries_do_not_clash(args: "NeoXArgs") -> Iterator[Complaint]:

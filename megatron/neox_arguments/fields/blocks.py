@@ -1,6 +1,6 @@
 """Keys whose value is a block of its own: optimizer, fp16, bf16, zero_optimization, data_types, rope_scaling."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -75,6 +75,8 @@ class ZeroBlock(Group):
     contiguous_gradients: bool = Field(True, description="Copy gradients to one buffer as they appear.")
     round_robin_gradients: bool = Field(False, description="Spread the copy of gradients over ranks.")
     cpu_offload: bool = Field(False, description="Not available: must be false.")
+    offload_optimizer: dict[str, Any] | None = Field(None, description="Not available: must be absent.")
+    offload_param: dict[str, Any] | None = Field(None, description="Not available: must be absent.")
     load_from_fp32_weights: bool = Field(True, description="Restore fp32 weights from the checkpoint's fp32 copy.")
     elastic_checkpoint: bool = Field(False, description="Not available: must be false.")
 

@@ -33,10 +33,11 @@ BREAKING = [
     ("precision_is_named_once", {"fp16": {"enabled": True, "fp16": False}}, ["fp16.fp16"]),
     ("gradient_sum_type_fits", {"data_types": {"grad_accum_dtype": "bf16"}}, ["fp32 model", "bf16"]),
     (
-        "gradient_sum_type_fits",
+        "combinations_are_legal",
         {"fp16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}, "pipe_parallel_size": 2},
-        ["tied embedding", "no_weight_tying"],
+        ["pipeline x fp16", "tied embedding", "no_weight_tying"],
     ),
+    ("zero_options_are_built", {"zero_optimization": {"offload_param": {"device": "cpu"}}}, ["offload_param"]),
     (
         "combinations_are_legal",
         {"zero_optimization": {"stage": 2}, "pipe_parallel_size": 2},

@@ -109,12 +109,10 @@ def test_by_command_line(tmp_path: Path, files: list[str]) -> None:
     three = [f"{kind}_data_paths=[{data}]" for kind in ("train", "valid", "test")]
     paths = [*(three if as_the_original else [f"data_path={data}"]), f"save={tmp_path / 'run'}"]
     settings = [*SIZE, *paths, "gradient_accumulation_steps=1"]
-    if as_the_original:  # says what a CPU cannot do and what to type; typed, it trains
-        code, said = deepy(files, settings)
-        assert code == 2 and "fp16 needs a GPU" in said and "use --set fp16=null --set precision=fp32" in said, said
-        settings += ["fp16=null", "precision=fp32"]
     code, said = deepy(files, settings)
     assert code == 0, said
+    if as_the_original:  # they ask for fp16, which a CPU computes slowly, and says so
+        assert "fp16 on a CPU" in said
     curve = [event["loss"] for event in steps_of(tmp_path / "run")]
     assert len(curve) == 5 and curve[4] < curve[0] - 1
 
