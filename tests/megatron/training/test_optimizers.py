@@ -25,6 +25,7 @@ if importlib.util.find_spec("bitsandbytes"):
 OPTIMIZERS: dict[str, dict[str, Any]] = {name: {"optimizer": block} for name, block in BLOCKS.items()}
 OPTIMIZERS["adam_mup"] = {"use_mup": True, "mup_base_width": 8, "mup_output_temp": 0.5}
 LAYOUTS = {"dp2": (1, 1, 1), "tp2": (1, 2, 1), "pp2": (2, 1, 1), "zero2": (1, 1, 2), "zero3": (1, 1, 3)}  # pp, tp, ZeRO
+LAYOUTS["tp2_dp2"] = (1, 2, 1)  # on four processes, for what gathers over both
 MATRICES = ("muon", "adafactor")  # not under ZeRO-3
 # The sign of a mean that is rounding noise around 0 is noise, too: Lion's losses differ by what such weights matter.
 # A code of 8 bits changes by a 256th where noise moves a moment over its border, and blocks begin elsewhere.
@@ -48,8 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     """From the start, and from the single process's checkpoint of step 4."""
     pp, tp, zero = LAYOUTS[layout]
-    names = [name for name in OPTIMIZERS if zero < 3 or name not in MATRICES]
-    run_ranks(train_all, 2, str(folder), layout, pp, tp, zero, names, timeout=300)
+    ranks = 4 if layout == "tp2_dp2" else 2
+    names = [name for name in OPTIMIZERS if (zero < 3 or name not in MATRICES) and (ranks == 2 or name in MATRICES)]
+    run_ranks(train_all, ranks, str(folder), layout, pp, tp, zero, names, timeout=300)
     for name in names:
         whole, bound = losses(folder / "single" / name), BOUNDS.get(name, 1e-5)
         assert losses(folder / layout / name) == pytest.approx(whole, rel=bound), name
