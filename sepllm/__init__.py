@@ -7,11 +7,12 @@ from sepllm.config import SepConfig
 if TYPE_CHECKING:
     from sepllm.cache.sep_cache import SepCache
     from sepllm.hf.enable import enable
+    from sepllm.streaming.score import stream_nll
 
-__all__ = ["SepCache", "SepConfig", "enable"]
+__all__ = ["SepCache", "SepConfig", "enable", "stream_nll"]
 
 # Names that need torch and transformers, loaded when they are first asked for.
-_LATER = {"SepCache": "sepllm.cache.sep_cache", "enable": "sepllm.hf.enable"}
+_LATER = {"SepCache": "sepllm.cache.sep_cache", "enable": "sepllm.hf.enable", "stream_nll": "sepllm.streaming.score"}
 
 
 def __getattr__(name: str) -> Any:
