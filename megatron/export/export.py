@@ -14,6 +14,7 @@ from megatron.errors import CheckpointError, SettingsError
 from megatron.export.expressible import check_expressible
 from megatron.export.hf_config import generation_config, hf_config
 from megatron.export.model_card import model_card
+from megatron.export.mup_folding import folded
 from megatron.export.tensor_map import TensorMap
 from megatron.export.tokenizer_files import write_tokenizer
 from megatron.export.verify import TOLERANCE, verify_folder
@@ -68,7 +69,9 @@ def export_checkpoint(
     if architecture == "sepllm_gpt_neox":
         write_code_files(partial)
     tensor_map = TensorMap("gpt_neox", config.num_attention_heads, config.num_kv_heads)
-    write_weights(reader, partial, tensor_map, DTYPES[precision])
+    write_weights(
+        reader, partial, tensor_map, DTYPES[precision], change=lambda name, value: folded(name, value, config)
+    )
     report: dict[str, Any] = {
         "checkpoint": str(reader.folder),
         "iteration": reader.iteration,

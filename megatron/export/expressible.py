@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from megatron.errors import SettingsError
+from megatron.export.mup_folding import factors_fit
 from megatron.model.config import ModelConfig
 
 ARCHITECTURES = ("sepllm_gpt_neox", "neox")
@@ -82,7 +83,11 @@ def obstacles(config: ModelConfig, decode_windows: tuple[int, ...] | None = None
             f"pos_emb {config.pos_emb}",
             "the exported model knows rotary, learned and none",
         ),
-        (config.mup is not None, "use_mup", "the exported model has no factors on embeddings, scores and logits"),
+        (
+            not factors_fit(config),
+            "use_mup",
+            "its factors go into the weights, and a table tied to the head, or queries with a norm, cannot take them",
+        ),
         (config.position_offset != 0, f"opt_pos_emb_offset {config.position_offset}", "positions start at 0"),
         (
             config.activation not in ACTIVATIONS and not config.mlp_gated,

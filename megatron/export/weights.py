@@ -1,7 +1,7 @@
 """Write a checkpoint's tensors as safetensors shards with an index; one shard in memory at a time."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -14,9 +14,17 @@ SHARD_BYTES = 2 * 10**9
 
 
 def write_weights(
-    reader: CheckpointReader, folder: Path, tensor_map: TensorMap, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
+    reader: CheckpointReader,
+    folder: Path,
+    tensor_map: TensorMap,
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+    change: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, value: value,
 ) -> list[str]:
-    """Write every tensor of the checkpoint, converted to dtype; returns the names of the files written."""
+    """Write every tensor of the checkpoint, converted to dtype; returns the names of the files written.
+
+    change: what becomes of a tensor, by its name here, before it is written.
+    """
     size = torch.empty((), dtype=dtype).element_size()
     plan = plan_shards(((name, size * torch.Size(reader.shape(name)).numel()) for name in reader.names()), shard_bytes)
     files = ["model.safetensors"]
@@ -28,7 +36,7 @@ def write_weights(
         tensors = {
             theirs: part.to(dtype).contiguous()
             for name in names
-            for theirs, part in tensor_map.split(name, reader.weight(name)).items()
+            for theirs, part in tensor_map.split(name, change(name, reader.weight(name))).items()
         }
         save_file(tensors, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors writes files that only their owner can read

@@ -26,6 +26,14 @@ FORMS = {
     "learned positions, no attention bias": {"pos_emb": "learned", "use_bias_in_attn_linear": False},
     "no positions, relu": {"pos_emb": "none", "activation": "relu"},
     "all rotated, other base": {"rotary_pct": 1.0, "rotary_emb_base": 500},
+    "muP": {
+        "use_mup": True,
+        "mup_base_width": 8,
+        "mup_base_head_dim": 2,
+        "mup_attn_temp": 0.7,
+        "mup_output_temp": 0.5,
+        "mup_embedding_mult": 3.0,
+    },
     "bytes as tokens": {"tokenizer_type": "CharLevelTokenizer"},
 }
 

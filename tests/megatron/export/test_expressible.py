@@ -45,7 +45,7 @@ CONFIG = ModelConfig(
         ({"head_size": 16}, "head_dim 16"),
         ({"rope_scaling": RopeScaling("yarn", 4.0, 16)}, "rope_scaling yarn"),
         ({"logits_soft_cap": 30.0}, "logits_soft_cap"),
-        ({"mup": MupSettings(2.0, 16, 8, 1.0, 1.0, 1.0, 1.0)}, "use_mup"),
+        ({"mup": MupSettings(2.0, 16, 8, 1.0, 1.0, 1.0, 1.0), "tied_embeddings": True}, "use_mup"),
     ],
 )
 def test_each_obstacle_is_named(changes: dict, name: str) -> None:
