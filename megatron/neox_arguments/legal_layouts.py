@@ -94,10 +94,14 @@ ROWS: tuple[Row, ...] = (
         features=("sequence", "tensor"),
         condition="needs it, and seq_length / context_parallel_size must be a multiple of model_parallel_size",
         reason="it is the tensor ranks that share the sequence, in equal parts",
-        instead="Use model_parallel_size: 2 or more that divides seq_length, or sequence_parallel: false.",
+        instead="Use model_parallel_size: 2 or more that divides it, or sequence_parallel: false.",
         key="sequence_parallel",
         broken=lambda args: (
-            args.sequence_parallel and (args.model_parallel_size < 2 or args.seq_length % args.model_parallel_size != 0)
+            args.sequence_parallel
+            and (
+                args.model_parallel_size < 2
+                or args.seq_length % (args.context_parallel_size * args.model_parallel_size) != 0
+            )
         ),
     ),
     Row(

@@ -138,6 +138,11 @@ BREAKING = [
     ("validation_sets_have_names", {"validation_sets": {"test": "a"}}, ["'test'"]),
     ("validation_sets_have_names", {"validation_label_sets": {"books": "a"}}, ["books is no name"]),
     ("context_parts_are_equal", {"context_parallel_size": 3}, ["128", "2 x context_parallel_size 3 = 6", "126 or 132"]),
+    (
+        "combinations_are_legal",
+        {"sequence_parallel": True, "model_parallel_size": 4, "context_parallel_size": 16, "seq_length": 96},
+        ["sequence x tensor", "seq_length / context_parallel_size"],
+    ),
     ("context_path_takes_parts", {"context_parallel_size": 2, "attention_path": "flex"}, ["flex", "parts", "auto"]),
 ]
 
