@@ -205,7 +205,8 @@ class _Maker:
         sets: dict[str, DataSet] = {}
         for name, (prefixes, weights, label_prefixes) in lists.items():
             if not prefixes:
-                self.notes.append(f"{name}: no {name}_data_paths given.")
+                if not (name == "valid" and args.validation_sets):
+                    self.notes.append(f"{name}: no {name}_data_paths given.")
                 continue
             datasets = [self._open(prefix) for prefix in prefixes]
             labels = [self._open(prefix) for prefix in label_prefixes] if label_prefixes else [None] * len(prefixes)

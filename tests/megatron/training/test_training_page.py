@@ -13,7 +13,7 @@ from tests.helpers.tiny_run import WORDS
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "training.md").read_text("utf-8")
-# What the page's commands start, in order: tools/datasets/preprocess_data.py, then deepy.py with train.py three times.
+# What the page's commands start, in order: tools/datasets/preprocess_data.py, then deepy.py with train.py four times.
 COMMANDS = [line for block in re.findall(r"```bash [^\n]*\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 
 
@@ -28,12 +28,14 @@ def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
     assert yaml is not None
     (tmp_path / "my_data.yml").write_text(yaml[1])
 
-    preprocess, first, resume, wider = COMMANDS
+    preprocess, first, resume, warm, wider = COMMANDS
     assert run(tmp_path, preprocess)[0] == 0
     code, said = run(tmp_path, first + " --set train_iters=3 --set exit_interval=2 --set log_interval=1")
     assert code == 75 and "load=runs/first" in said, said
     code, said = run(tmp_path, resume + " --set train_iters=3 --set log_interval=1")
     assert code == 0 and "Resumed from" in said and "3/3" in said, said
+    code, said = run(tmp_path, warm + " --set train_iters=1")
+    assert code == 0 and "148 of 148 tensors loaded, 665,472 of 665,472" in said and "1/1" in said, said
     code, said = run(tmp_path, wider + " --set train_iters=4 --set log_interval=1")
     assert code == 0 and "2 pipeline" in said and "4/4" in said, said
 
