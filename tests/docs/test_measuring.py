@@ -13,6 +13,7 @@ from tests.helpers.tiny_run import WORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "measuring.md").read_text("utf-8")
+# What the page's commands start: tools/datasets/preprocess_data.py twice, then deepy.py with train.py.
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from megatron.data.from_args import Datasets, datasets_from_args
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.data.tokenizer_record import write_record
 from megatron.errors import DataError, SettingsError
+from megatron.neox_arguments.batch_plan import BatchPlan
 from megatron.tokenizer.tokenizer import build_tokenizer
 from tests.helpers.tiny_tokenizer import write_tokenizer_json
 from tests.megatron.data import neox_goldens
@@ -51,10 +52,12 @@ def settings(**given: Any) -> Any:
         "eval_iters": 1,
         "validation_sets": None,
         "validation_label_sets": None,
-        "derived": SimpleNamespace(train_batch_size=4),
     }
     assert set(given) <= set(values)
-    return SimpleNamespace(**(values | given))
+    values |= given
+    plan = BatchPlan(full=4, start=4)
+    values["derived"] = SimpleNamespace(train_batch_size=4, planned_iters=values["train_iters"], batch_plan=plan)
+    return SimpleNamespace(**values)
 
 
 def open_sets(**given: Any) -> Datasets:
