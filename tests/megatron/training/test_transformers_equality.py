@@ -3,6 +3,7 @@
 Ours is the pipeline engine of a real run, built from settings; theirs is a loop that knows nothing of this repository.
 """
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list
     folder = tmp_path_factory.mktemp("peers")
     data = write_tiny_data(folder / "data")
     for name, changes in MODELS.items():
-        write_settings(folder / f"{name}.yml", tiny_settings(data, **changes))
+        settings = tiny_settings(data, log_dir=str(folder / name), eval_iters=0, **changes)
+        write_settings(folder / f"{name}.yml", settings)
     [found] = run_ranks(train_both, 1, str(folder))
     return found
 
@@ -88,20 +90,17 @@ def _train_pair(args: Any, parallel: Any, make_peer: Any) -> dict[str, list[floa
     import torch
 
     from megatron.mpu.shard import shard_of
-    from megatron.training.batches import engine_batches
     from megatron.training.build import build_run
-    from megatron.training.loop import train_step
+    from megatron.training.loop import train
 
     run = build_run(args, parallel)
-    weights = {shard_of(parameter).name: parameter.detach().clone() for parameter in run.engine.module.parameters()}
+    engine: Any = run.engine
+    weights = {shard_of(parameter).name: parameter.detach().clone() for parameter in engine.module.parameters()}
     peer = make_peer(run.model_config, weights)
-
-    def batches() -> Any:
-        read = run.datasets.train.batches(consumed_samples=0, micro_batch_size=2, dp_rank=0, dp_size=1)
-        return engine_batches(read)
-
-    source = batches()
-    ours = [train_step(run, source) for _ in range(20)]
+    source = run.datasets.train.batches(consumed_samples=0, micro_batch_size=4, dp_rank=0, dp_size=1)
+    train(run)
+    events = map(json.loads, Path(args.log_dir, "events.jsonl").read_text().splitlines())
+    ours = [event["loss"] for event in events if event["kind"] == "step"]
 
     parameters = [p for p in peer.parameters() if p.requires_grad]
     groups = [
@@ -112,12 +111,10 @@ def _train_pair(args: Any, parallel: Any, make_peer: Any) -> dict[str, list[floa
     # Linear warm-up over 4 updates, then a cosine from 0.005 to 0.0005 at update 20.
     rates = [0.005 * update / 4 for update in range(1, 4)]
     rates += [0.0005 + 0.0045 * 0.5 * (1 + math.cos(math.pi * (update - 4) / 16)) for update in range(4, 21)]
-    source, theirs = batches(), []
-    for rate in rates:
-        tokens, targets = zip(*(next(source) for _ in range(2)), strict=True)
-        labels = torch.cat([label for label, _ in targets])
-        logits = peer(input_ids=torch.cat(tokens)).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    theirs = []
+    for rate, batch in zip(rates, source, strict=False):
+        logits = peer(input_ids=batch.tokens).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 0.5)
