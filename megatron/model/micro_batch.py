@@ -119,7 +119,7 @@ def micro_batch(
     rotary = None
     if config.pos_emb == "rotary" and config.rotary_dim:
         scaling = config.rope_scaling
-        frequencies = rotary_frequencies(config.rotary_dim, config.rotary_base, scaling)
+        frequencies = rotary_frequencies(config.rotary_dim, config.rotary_base, scaling, token_ids.device)
         rotary = rotary_cos_sin(rotary_positions[:, new], frequencies, scaling.amplitude if scaling else 1.0)
     return MicroBatch(
         token_ids=token_ids,

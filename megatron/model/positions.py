@@ -12,7 +12,7 @@ def rotary_cos_sin(positions: Tensor, frequencies: Tensor, amplitude: float = 1.
     positions: int64 [batch or 1, seq]; frequencies: fp32 [dim / 2] -> two of [batch or 1, 1, seq, dim], the same for
     every head.
     """
-    angles = positions[:, None, :, None].float() * frequencies.to(positions.device)
+    angles = positions[:, None, :, None].float() * frequencies
     cos, sin = angles.cos() * amplitude, angles.sin() * amplitude
     return torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
 

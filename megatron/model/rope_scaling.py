@@ -5,7 +5,6 @@ linear: Chen et al. 2023 (arXiv 2306.15595). ntk: a larger base (bloc97, 2023). 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,24 +39,25 @@ class RopeScaling:
         return 0.1 * math.log(self.factor) + 1.0 if self.attention_factor is None else self.attention_factor
 
 
-def rotary_frequencies(dim: int, base: float, scaling: RopeScaling | None = None) -> Tensor:
-    """Radians per position of each pair of dimensions: fp32 [dim / 2], fastest first."""
-    if scaling is None:
-        return _plain(dim, base)
-    ways: dict[str, Callable[[int, float, RopeScaling], Tensor]] = {
-        "linear": lambda dim, base, scaling: _plain(dim, base) / scaling.factor,
-        "ntk": lambda dim, base, scaling: _plain(dim, base * scaling.factor ** (dim / (dim - 2))),
-        "yarn": _yarn,
-        "llama3": _llama3,
-    }
-    return ways[scaling.kind](dim, base, scaling)
+def rotary_frequencies(
+    dim: int, base: float, scaling: RopeScaling | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Radians per position of each pair of dimensions: fp32 [dim / 2], fastest first. Made on the device."""
+    if scaling is not None and scaling.kind == "ntk":
+        base *= scaling.factor ** (dim / (dim - 2))
+    plain = base ** -(torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)
+    if scaling is None or scaling.kind == "ntk":
+        return plain
+    if scaling.kind == "linear":
+        return plain / scaling.factor
+    kept = _kept_by_yarn(plain, base, scaling) if scaling.kind == "yarn" else _kept_by_llama3(plain, scaling)
+    return plain / scaling.factor * (1 - kept) + plain * kept
 
 
-def _plain(dim: int, base: float) -> Tensor:
-    return base ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+def _kept_by_yarn(plain: Tensor, base: float, scaling: RopeScaling) -> Tensor:
+    """Share of each frequency that is not divided, 0 to 1."""
+    dim = 2 * len(plain)
 
-
-def _yarn(dim: int, base: float, scaling: RopeScaling) -> Tensor:
     def dimension_with(turns: float) -> float:
         return dim * math.log(scaling.original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
 
@@ -66,14 +66,11 @@ def _yarn(dim: int, base: float, scaling: RopeScaling) -> Tensor:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, dim - 1)
     width = last - first or 0.001  # transformers' way out of a division by zero
-    slowed = ((torch.arange(dim // 2, dtype=torch.float32) - first) / width).clamp(0, 1)
-    plain = _plain(dim, base)
-    return plain / scaling.factor * slowed + plain * (1 - slowed)
+    place = torch.arange(len(plain), dtype=torch.float32, device=plain.device)
+    return 1 - ((place - first) / width).clamp(0, 1)
 
 
-def _llama3(dim: int, base: float, scaling: RopeScaling) -> Tensor:
-    plain = _plain(dim, base)
+def _kept_by_llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
     turns = scaling.original_length * plain / (2 * math.pi)
     kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
-    kept = kept.clamp(0, 1)
-    return plain / scaling.factor * (1 - kept) + plain * kept
+    return kept.clamp(0, 1)

@@ -5,37 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.plain_transformers import gpt_neox
 from megatron.model.config import ModelConfig
 
 Weights = dict[str, Tensor]
 
 
 def gpt_neox_peer(config: ModelConfig, weights: Weights) -> nn.Module:
-    """GPTNeoXForCausalLM; fused projections are laid out alike."""
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-    theirs = GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=config.padded_vocab_size,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_attention_heads,
-            intermediate_size=config.mlp_hidden_size,
-            rotary_pct=config.rotary_pct,
-            max_position_embeddings=config.max_position_embeddings,
-            use_parallel_residual=config.parallel_residual,
-            hidden_act=config.activation,
-            tie_word_embeddings=config.tied_embeddings,
-        )
-    )
-    names = {
-        "embedding.word_embeddings.weight": "gpt_neox.embed_in.weight",
-        "final_norm.weight": "gpt_neox.final_layer_norm.weight",
-        "final_norm.bias": "gpt_neox.final_layer_norm.bias",
-        # transformers 4 and 5 name the head differently
-        "head.final_linear.weight": next(n for n in theirs.state_dict() if n in ("embed_out.weight", "lm_head.weight")),
-    }
-    return _loaded(theirs, {names.get(name, f"gpt_neox.{name}"): value for name, value in weights.items()})
+    """GPTNeoXForCausalLM."""
+    return gpt_neox(config, weights)
 
 
 def gpt2_peer(config: ModelConfig, weights: Weights) -> nn.Module:
