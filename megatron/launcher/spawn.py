@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from megatron.launcher.exit_codes import STOPPED, RankExit
+from megatron.launcher.exit_codes import PEER_LOST, STOPPED, RankExit
 from megatron.launcher.parent_death import Guard, die_with_parent
 
 FORWARDED_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
@@ -33,10 +33,12 @@ class Rank:
 class Patience:
     """Seconds that ranks get to end by themselves: after another one failed, after a stop was passed on.
 
+    after_lost_peer: after one that has lost another or waited in vain for it; what hangs then has hung for long.
     before_restart: the first pause before a crashed run is started again.
     """
 
-    after_failure: float = 4.0
+    after_failure: float = 5.0
+    after_lost_peer: float = 2.0
     after_stop: float = 300.0
     for_stacks: float = 0.5
     before_restart: float = 5.0
@@ -116,6 +118,8 @@ class _Host:
             self.on_exit(exit_)
             if exit_.code == STOPPED:
                 self._hurry(self.patience.after_stop)
+            elif exit_.code == PEER_LOST:
+                self._hurry(min(self.patience.after_lost_peer, self.patience.after_failure))
             elif exit_.code != 0:
                 self._hurry(self.patience.after_failure)
 

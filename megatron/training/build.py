@@ -21,14 +21,19 @@ from megatron.training.run import Run
 from megatron.training.saving import build_saver
 from megatron.training.warm_start import weights_to_start_from
 
+_AFTER_WATCHDOG = 5.0
+
 
 def start_parallel(args: NeoXArgs) -> ParallelState:
-    """Join the other ranks; every later collective gives up after `timeout_minutes`. NCCL needs GPUs: else gloo."""
+    """Join the other ranks. NCCL needs GPUs: else gloo.
+
+    Collectives give up a little after `timeout_minutes`: the watchdog, which shows the stacks, is to speak first.
+    """
     return initialize_parallel(
         args.derived.tp_size,
         args.derived.pp_size,
         backend=args.distributed_backend if torch.cuda.is_available() else "gloo",
-        timeout=datetime.timedelta(minutes=args.timeout_minutes),
+        timeout=datetime.timedelta(minutes=args.timeout_minutes, seconds=_AFTER_WATCHDOG),
         cp_size=args.derived.cp_size,
         sequence_parallel=args.sequence_parallel,
     )

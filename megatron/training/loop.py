@@ -118,6 +118,7 @@ class Step:
 def train_step(run: Run, batches: Iterator[EngineBatch], skip: Skip) -> Step:
     """One optimizer update over a global batch."""
     state = run.state
+    place.at("training", state.iteration + 1)
     size = run.args.derived.batch_plan.size_at(state.consumed_samples)
     set_learning_rate(
         run.engine.optimizer.optimizer, run.learning_rate(state.iteration + 1, state.consumed_samples + size)

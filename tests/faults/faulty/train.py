@@ -1,0 +1,42 @@
+"""train.py with a fault: the variable FAULT says which rank does what to itself or the launcher, and when.
+
+FAULT = "RANK,PHASE,STEP,ACTION[,FILE]": at the STEP-th step or later, when the rank's place begins with PHASE, once.
+ACTION: a signal to itself (SIGKILL, SIGSTOP, ...), launcher:SIGTERM, or raise. FILE: made just before, and if it is
+there already, nothing happens.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from megatron.launcher import place
+from megatron.launcher.entry import run_main
+from train import main
+
+rank, phase, step, action, *files = os.environ["FAULT"].split(",")
+real_at = place.at
+done: list[bool] = []
+
+
+def at(what: str, number: int | None = None) -> None:
+    real_at(what, number)
+    if done or os.environ["RANK"] != rank or not what.startswith(phase) or (place._step or 0) < int(step):
+        return
+    done.append(True)
+    for file in files:
+        if Path(file).exists():
+            return
+        Path(file).touch()
+    if action == "raise":
+        raise RuntimeError("planted by the test")
+    to_launcher = action.startswith("launcher:")
+    for name in action.removeprefix("launcher:").split("+"):
+        os.kill(os.getppid() if to_launcher else os.getpid(), signal.Signals[name])
+
+
+place.at = at
+
+if __name__ == "__main__":
+    run_main(main)
