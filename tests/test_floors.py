@@ -17,7 +17,7 @@ ROOF = ("deepy.py", "train.py", "eval.py", "generate.py", "tools", "benchmarks",
 # Lowest first; the first pattern that matches a module decides. Files of one floor may use each other, without circles.
 FLOORS = {
     "sepllm": [
-        r"sepllm\.errors",
+        r"sepllm\.(errors|older_names)",
         r"sepllm\.attention\.rule",
         r"sepllm\.attention\.separators",  # strings -> ids, which a SepConfig is made from
         r"sepllm\.config",

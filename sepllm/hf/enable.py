@@ -5,6 +5,7 @@ handle = enable(model, config)
 handle.remove()
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +18,14 @@ from sepllm.cache.model_hook import Connection, connect
 from sepllm.cache.step import plan_mask
 from sepllm.config import SepConfig
 from sepllm.errors import ConfigError, UnsupportedError
+from sepllm.hf.training_free import load_training_free
 
 
-def enable(model: nn.Module, config: SepConfig, route: str = "auto") -> "Handle":
+def enable(model: nn.Module, config: SepConfig | str | Path, route: str = "auto") -> "Handle":
     """Let every pass of the model follow the rule, in training, scoring and generation.
 
     model: a causal language model of transformers >= 4.56. Its caches stay whole: see SepCache to shrink them.
+    config: the rule, or a YAML file in the original's key names (configs/training_free).
     route: "attention" replaces the attention function, at the cost of what the rule keeps; "mask" gives the model
         a mask, new x seen bytes a row; "auto" takes the first where the model has it.
     Raises UnsupportedError with the reason where the rule could not be exact, ConfigError for settings that do not
@@ -32,6 +35,8 @@ def enable(model: nn.Module, config: SepConfig, route: str = "auto") -> "Handle"
     if connection.rule is not None:
         raise ConfigError(f"Separator attention is already enabled in this {type(model).__name__}. Remove it first.")
     layers = connection.model.config.get_text_config().num_hidden_layers
+    if not isinstance(config, SepConfig):
+        config = load_training_free(config, layers)
     for name in ("window", "interval"):
         value = getattr(config, name)
         if isinstance(value, tuple) and len(value) != layers:
