@@ -22,7 +22,7 @@ from sepllm.hf.enable import enable
 
 
 @register_model("hf-sepllm")
-class SepLLMModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
+class SepLLMModel(HFLM):
     """HFLM with the rule in force.
 
     mode, init_tokens, window, max_separators, interval: of SepConfig. separators: token ids (a list, or a text such
