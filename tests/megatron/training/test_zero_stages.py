@@ -15,6 +15,7 @@ from tests.megatron.training.test_resume import train_pieces
 Z1, Z2, Z3 = (f"zero_optimization={{stage: {stage}}}" for stage in (1, 2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_run_goes_on_at_any_stage_and_layout(tmp_path: Path) -> None:
     """6 steps, then 6 more elsewhere, against 12 at once: bit for bit at the same stage, else closely."""
