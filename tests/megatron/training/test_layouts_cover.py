@@ -64,7 +64,7 @@ COVERS = {
     "sequence_zero2": Cover(4, (*SEQUENCE, *ZERO_2, *SELECTIVE), ("bipe",)),
     "sequence_context": Cover(4, (*SEQUENCE, "context_parallel_size=2", *SELECTIVE), ("sepllm",)),
 }
-# Largest relative distance of a loss from the fp32 run over 20 steps; measured: bf16 6e-4, fp16 1e-4.
+# Largest relative distance of a loss from the fp32 run over 20 steps; measured: bf16 1.2e-3, fp16 2.0e-4.
 BOUNDS = {"bfloat16": 2e-3, "fp16": 5e-4}
 
 
@@ -98,7 +98,6 @@ def test_half_precision_stays_near_fp32(folder: Path, precision: str) -> None:
     run_ranks(half_runs, 2, str(folder), precision, {name: list(over) for name, over in layouts.items()}, timeout=300)
     expected = losses(folder / "single" / "bipe")
     for name in layouts:
-        print(precision, name, max(abs(a/b-1) for a,b in zip(losses(folder / precision / name / "bipe"), expected)))
         assert losses(folder / precision / name / "bipe") == pytest.approx(expected, rel=BOUNDS[precision])
 
 
