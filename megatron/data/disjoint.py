@@ -34,7 +34,15 @@ class EqualTexts:
 
 
 def ranges_from_args(args: NeoXArgs) -> list[Range]:
-    """What the settings name: data_path divided by split, or the lists of the three sets."""
+    """What the settings name: data_path divided by split, or the lists of the three sets; then validation_sets."""
+    found = _ranges_of_the_three(args)
+    for name, prefix in (args.validation_sets or {}).items():
+        dataset = IndexedDataset(prefix)
+        found.append(Range(name, dataset, 0, dataset.num_documents))
+    return found
+
+
+def _ranges_of_the_three(args: NeoXArgs) -> list[Range]:
     if args.data_path is not None:
         dataset = IndexedDataset(args.data_path)
         if args.data_order == "neox":
@@ -56,7 +64,7 @@ def shared_documents(ranges: Sequence[Range]) -> list[str]:
     found = []
     for one, other in combinations(ranges, 2):
         first, last = max(one.first, other.first), min(one.last, other.last)
-        if one.name != other.name and first < last and _same_file(one.dataset, other.dataset):
+        if _compared(one.name, other.name) and first < last and _same_file(one.dataset, other.dataset):
             found.append(
                 f"{other.dataset.prefix}: documents {first} to {last - 1} are in both {one.name} and {other.name}; "
                 f"the loss on {other.name} says nothing of new text"
@@ -71,8 +79,15 @@ def equal_texts(ranges: Sequence[Range], progress: Callable[[int], None] = lambd
         hashes.setdefault(part.name, []).append(document_hashes(part.dataset, part.first, part.last, progress))
     joined = {name: np.concatenate(parts) for name, parts in hashes.items()}
     for one, other in combinations(joined, 2):
+        if not _compared(one, other):
+            continue
         mine = joined[other][joined[other] != 0]
         yield EqualTexts(other, one, int(np.isin(mine, joined[one]).sum()), len(mine))
+
+
+def _compared(one: str, other: str) -> bool:
+    """Named validation sets may be parts of other held-out sets: they are only compared with the training data."""
+    return one != other and (other in SET_NAMES or one == "train")
 
 
 def _same_file(one: IndexedDataset, other: IndexedDataset) -> bool:

@@ -42,3 +42,15 @@ def test_ranges_from_settings(tmp_path: Path) -> None:
     found = ranges_from_args(arguments_from_texts([("a.yml", yaml.safe_dump(settings))]))
     assert [(part.name, part.first, part.last) for part in found] == [("train", 0, 8), ("valid", 8, 9), ("test", 9, 10)]
     assert shared_documents(found) == []
+
+
+def test_named_sets_are_compared_with_the_training_data_only(tmp_path: Path) -> None:
+    import yaml
+
+    one, other = write(tmp_path / "one", list(range(10))), write(tmp_path / "other", [20, 21])
+    named = {"books": str(one.prefix), "code": str(other.prefix), "again": str(other.prefix)}
+    settings = tiny_settings(one.prefix, split="8,1,1", validation_sets=named)
+    found = ranges_from_args(arguments_from_texts([("a.yml", yaml.safe_dump(settings))]))
+    (line,) = shared_documents(found)
+    assert "documents 0 to 7 are in both train and books" in line
+    assert [(equal.name, equal.other) for equal in equal_texts(found) if equal.count] == [("books", "train")]

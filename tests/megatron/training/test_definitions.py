@@ -21,6 +21,7 @@ LAYOUTS: dict[str, tuple[int, int, int, list[str]]] = {
     "cp2_dp2": (4, 1, 2, ["context_parallel_size=2", _NO_NOISE]),
     "zero2": (2, 2, 1, ["zero_optimization={stage: 2}"]),
     "zero3": (2, 1, 2, ["zero_optimization={stage: 3}"]),
+    "tp2_sequence": (2, 1, 1, ["model_parallel_size=2", "sequence_parallel=true"]),
     "pp2_tp2": (4, 2, 2, ["pipe_parallel_size=2", "model_parallel_size=2"]),
 }
 
