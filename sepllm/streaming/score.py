@@ -19,6 +19,7 @@ from sepllm.cache.policy import is_due, rank_tokens, survivors, visible
 from sepllm.cache.position_shift import inverse_frequencies, rotate
 from sepllm.config import SepConfig
 from sepllm.errors import ConfigError, UnsupportedError
+from sepllm.hf.stock import stock_model
 from sepllm.streaming.block_attention import Block, Group, attention_in_blocks, groups_by_place, reading
 from sepllm.streaming.kept import Kept
 from sepllm.streaming.settings import StreamSettings, stream_settings
@@ -48,6 +49,8 @@ def stream_nll(
 class StreamScorer:
     """A model and its cache, fed piece by piece; the cache is never reset.
 
+    A model exported by this project leaves its own rule at the door: `config` says what is kept.
+
     schedule: "lazy" (the cache grows to c + 1 and is then cut to a + s + n; the paper's evaluation) or
         "every_token" (each token sees exactly what the mask rule keeps).
     block: most tokens per forward; "auto" as many as are exact. Results do not depend on it.
@@ -64,7 +67,7 @@ class StreamScorer:
         block: int | str = "auto",
         position_shift: bool | str = True,
     ) -> None:
-        self.model = model
+        self.model = model = stock_model(model)
         self.settings: StreamSettings = stream_settings(config, schedule, block, position_shift)
         _check_model(model)
         has_rotary = any(hasattr(module, "inv_freq") for module in model.modules())
