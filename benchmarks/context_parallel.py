@@ -98,10 +98,12 @@ def _count(texts: list[Text], seq: int, ranks: int, window: int) -> dict[str, An
     """Keys that all ranks receive per layer, forward, and how evenly the pairs lie on the ranks; means over texts."""
     split, contiguous = split_text(seq, ranks), split_text(seq, ranks, "contiguous")
     all_gather = (ranks - 1) * seq
-    ratios, earlier, balance, flat_balance, shares = [], [], [], [], []
+    ratios, busiest, earlier, balance, flat_balance, shares = [], [], [], [], [], []
     for text in texts:
         plan = build_plan(SepConfig(separators=text.separators, window=window), text.row(seq))
-        ratios.append(int(exchanged_keys(plan, split).sum()) / all_gather)
+        received = exchanged_keys(plan, split).sum(dim=1)
+        ratios.append(int(received.sum()) / all_gather)
+        busiest.append(int(received.max()) * ranks / all_gather)
         earlier.append(int(exchanged_keys(plan, split, sees_all=True).sum()) / all_gather)
         balance.append(_unevenness(rank_pairs(plan, split)))
         flat_balance.append(_unevenness(rank_pairs(plan, contiguous)))
@@ -116,6 +118,7 @@ def _count(texts: list[Text], seq: int, ranks: int, window: int) -> dict[str, An
         "all_gather_keys": all_gather,
         "received_share": round(fmean(ratios), 4),
         "received_share_spread": [round(min(ratios), 4), round(max(ratios), 4)],
+        "busiest_receiver_share": round(fmean(busiest), 4),
         "received_share_of_contiguous_formula": round(share + ranks * (window - 1) / ((ranks - 1) * seq), 4),
         "all_earlier_keys_share": round(fmean(earlier), 4),
         "times_less_than_all_gather": round(1 / fmean(ratios), 2),
@@ -224,13 +227,14 @@ def _error(ours: list[Tensor], alone: list[Tensor], own: Tensor) -> float:
 
 def _counted_table(entries: list[dict[str, Any]]) -> str:
     lines = [
-        "| tokens | ranks | window | received of an all-gather | times less | all earlier keys | "
+        "| tokens | ranks | window | received of an all-gather: all ranks, busiest | times less | all earlier keys | "
         "busiest rank / mean: zigzag, contiguous |",
         "|---|---|---|---|---|---|---|",
     ]
     for e in entries:
         lines.append(
-            f"| {e['seq']} | {e['ranks']} | {e['window']} | {e['received_share']:.1%} | "
+            f"| {e['seq']} | {e['ranks']} | {e['window']} | {e['received_share']:.1%}, "
+            f"{e['busiest_receiver_share']:.1%} | "
             f"{e['times_less_than_all_gather']} | {e['all_earlier_keys_share']:.1%} | "
             f"{e['zigzag_max_over_mean_pairs'][0]}, {e['contiguous_max_over_mean_pairs'][0]} |"
         )

@@ -41,6 +41,7 @@ MODES: dict[str, dict[str, Any]] = {
         "fixed_sep_intervals_list": [5, 3, 9, 4],
         "separators": None,
     },
+    "bf16": {"precision": "bfloat16"},
     "zero3": {"zero_optimization": {"stage": 3}, "checkpoint_activations": True},
 }
 MAIN_MODES = ["sepllm", "streaming", "full", "bipe", "documents"]
@@ -77,7 +78,11 @@ def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     count = len(modes)
     run_ranks(train_modes, ranks, str(folder), [layout] * count, modes, [overrides] * count, timeout=300)
     for mode in modes:
-        assert_equal_runs(folder / "single" / mode, folder / layout / mode)
+        if mode == "bf16":  # measured: 3e-4
+            single = losses(folder / "single" / mode)
+            assert losses(folder / layout / mode) == pytest.approx(single, rel=1e-3)
+        else:
+            assert_equal_runs(folder / "single" / mode, folder / layout / mode)
 
 
 @pytest.fixture(scope="module")
