@@ -13,7 +13,6 @@ from pydantic_core import PydanticUndefined
 
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.fields.blocks import OptimizerBlock
-from megatron.neox_arguments.optimization import keeps_same_state
 
 # The tensors, what they mean, and the length that the position in the data is counted in.
 _TENSORS = (
@@ -27,6 +26,7 @@ MUST_MATCH = frozenset(_TENSORS.split())
 # Only tensors of a table of learned positions depend on it.
 _MUST_MATCH_IF_LEARNED = "max_position_embeddings"
 _OPTIMIZER_TYPE = "optimizer.type"
+_SAME_STATE = {"adam", "adamw"}  # one optimizer under two names
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def compare(saved: dict[str, dict[str, Any]], args: NeoXArgs, *, optimizer_state
 def _must_match(change: Change, args: NeoXArgs, optimizer_state: bool) -> bool:
     key = change.key.partition(".")[0]
     if change.key == _OPTIMIZER_TYPE:
-        return optimizer_state and not keeps_same_state(change.old, change.new)
+        return optimizer_state and not {str(change.old).lower(), str(change.new).lower()} <= _SAME_STATE
     if key == _MUST_MATCH_IF_LEARNED:
         return args.pos_emb == "learned"
     return key in MUST_MATCH
