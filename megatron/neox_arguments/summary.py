@@ -63,17 +63,26 @@ def _step(args: NeoXArgs) -> str:
         f"{derived.micro_batch_size} micro x {derived.gradient_accumulation_steps} accumulated x {derived.dp_size} data"
     )
     size, tokens = derived.train_batch_size, f"{derived.train_batch_size * args.seq_length:,}"
-    return f"{size} sequences of {args.seq_length} = {tokens} tokens ({product}), {derived.precision}"
+    plan = derived.batch_plan
+    ramp = f"; begins with {plan.start}, {plan.increment} more up to sample {plan.ramp_samples:,}"
+    return (
+        f"{size} sequences of {args.seq_length} = {tokens} tokens ({product}), {derived.precision}"
+        f"{ramp if plan.ramp_samples else ''}"
+    )
 
 
 def _run(args: NeoXArgs) -> str:
     derived = args.derived
-    if not derived.planned_iters or not derived.train_samples:
+    if args.train_epochs is None and (not derived.planned_iters or not derived.train_samples):
         return "no length given"
     rate = f"learning rate {derived.optimizer.lr:g}, {args.lr_decay_style} to {args.min_lr:g}"
     if args.lr_decay_style == "constant":
         rate = f"learning rate {derived.optimizer.lr:g}, constant"
-    return f"{derived.planned_iters:,} steps = {derived.train_samples * args.seq_length:,} tokens; {rate}"
+    if derived.planned_iters and derived.train_samples:
+        length = f"{derived.planned_iters:,} steps = {derived.train_samples * args.seq_length:,} tokens"
+    else:
+        length = f"{args.train_epochs:g} epochs"
+    return f"{length}; {derived.optimizer.name}, {rate}"
 
 
 def _checkpoints(args: NeoXArgs) -> str:

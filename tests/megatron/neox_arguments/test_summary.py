@@ -89,10 +89,14 @@ def test_the_model_the_step_and_the_run(load):
         "16 sequences of 128 = 2,048 tokens (2 micro x 4 accumulated x 2 data), fp32"
     )
     assert say(load, "run", train_iters=1000, min_lr=1e-4, lr_decay_style="cosine") == (
-        "1,000 steps = 256,000 tokens; learning rate 0.001, cosine to 0.0001"
+        "1,000 steps = 256,000 tokens; adamw, learning rate 0.001, cosine to 0.0001"
     )
     assert say(load, "run", train_iters=10, lr_decay_style="constant").endswith("learning rate 0.001, constant")
     assert say(load, "run") == "no length given"
+    epochs = say(load, "run", train_epochs=2.5, optimizer={"type": "Lion", "params": {"lr": 0.1}})
+    assert epochs == "2.5 epochs; lion, learning rate 0.1, linear to 0"
+    ramp = say(load, "step", train_batch_size=8, rampup_batch_size=[2, 2, 5000])
+    assert ramp.endswith("fp32; begins with 2, 2 more up to sample 5,000")
 
 
 def test_a_run_that_keeps_nothing_is_told_so(load):

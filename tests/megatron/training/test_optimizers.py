@@ -24,9 +24,14 @@ if importlib.util.find_spec("bitsandbytes"):
     BLOCKS["adam8bit"] = {"type": "AdamW8bit", "params": {"lr": 0.005, "eps": 1e-6}}
 OPTIMIZERS: dict[str, dict[str, Any]] = {name: {"optimizer": block} for name, block in BLOCKS.items()}
 OPTIMIZERS["adam_mup"] = {"use_mup": True, "mup_base_width": 8, "mup_output_temp": 0.5}
-LAYOUTS = {"dp2": (1, 1, 1), "tp2": (1, 2, 1), "pp2": (2, 1, 1), "zero2": (1, 1, 2), "zero3": (1, 1, 3)}  # pp, tp, ZeRO
+LAYOUTS = {"dp2": (1, 1, 1), "pp2": (2, 1, 1), "zero2": (1, 1, 2), "zero3": (1, 1, 3)}  # pp, tp, ZeRO
 LAYOUTS["tp2_dp2"] = (1, 2, 1)  # on four processes, for what gathers over both
-MATRICES = ("muon", "adafactor")  # not under ZeRO-3
+WHERE_IT_MATTERS = {
+    "pp2": ("lion", "muon", "adafactor"),
+    "zero2": ("muon", "adafactor", "adam8bit"),
+    "zero3": ("lion", "sgd", "adam8bit"),  # which refuses whole matrices
+    "tp2_dp2": ("muon", "adafactor"),
+}
 # The sign of a mean that is rounding noise around 0 is noise, too: Lion's losses differ by what such weights matter.
 # A code of 8 bits changes by a 256th where noise moves a moment over its border, and blocks begin elsewhere.
 BOUNDS = {"lion": 2e-3, "adam8bit": 2e-2}
@@ -50,7 +55,7 @@ def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     """From the start, and from the single process's checkpoint of step 4."""
     pp, tp, zero = LAYOUTS[layout]
     ranks = 4 if layout == "tp2_dp2" else 2
-    names = [name for name in OPTIMIZERS if (zero < 3 or name not in MATRICES) and (ranks == 2 or name in MATRICES)]
+    names = [name for name in OPTIMIZERS if layout == "dp2" or name in WHERE_IT_MATTERS[layout]]
     run_ranks(train_all, ranks, str(folder), layout, pp, tp, zero, names, timeout=300)
     for name in names:
         whole, bound = losses(folder / "single" / name), BOUNDS.get(name, 1e-5)
@@ -72,12 +77,19 @@ def test_resumed_is_bit_equal(folder: Path, name: str) -> None:
 @pytest.mark.multiprocess
 def test_resumed_is_bit_equal_in_bf16_on_two_processes(folder: Path) -> None:
     """DeepSpeed has another optimizer around ours there, which keeps fp32 masters."""
-    run_ranks(train_all, 2, str(folder), "bf16", 1, 1, 1, list(OPTIMIZERS), ["precision=bfloat16"], timeout=300)
-    for name in OPTIMIZERS:
+    names = [name for name in OPTIMIZERS if name not in ("adam_l2", "sgd", "adam_mup")]  # theirs is torch's own code
+    run_ranks(train_all, 2, str(folder), "bf16", 1, 1, 1, names, ["precision=bfloat16"], timeout=300)
+    for name in names:
         assert_resumed_is_bit_equal(folder, "bf16", name)
         near = pytest.approx(losses(folder / "single" / name), rel=0.02)
         assert losses(folder / "bf16" / name) == near, name
         assert "fp32" in last(folder / "bf16" / name).optimizer_keys()
+
+
+def test_the_package_of_eight_bits_is_here() -> None:
+    if not importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is not installed, so AdamW8bit was left out here (pip install bitsandbytes)")
+    assert "adam8bit" in OPTIMIZERS
 
 
 def assert_resumed_is_bit_equal(folder: Path, layout: str, name: str) -> None:
@@ -104,7 +116,7 @@ def test_each_learns_and_no_two_are_the_same(folder: Path) -> None:
 @pytest.mark.multiprocess
 def test_state_of_another_optimizer_is_refused(folder: Path) -> None:
     said = run_ranks(load_other, 1, str(folder / "sgd.yml"), str(folder / "single"))[0]
-    assert "optimizer.type" in said["muon"] and "finetune" in said["muon"]
+    assert "optimizer.type" in said["muon"]
     assert "holds momentum_buffer of" in said["sgd"] and "keeps no optimizer state. " in said["sgd"]
     assert "no_load_optim" in said["sgd"]
 
