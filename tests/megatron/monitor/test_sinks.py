@@ -12,7 +12,14 @@ import pytest
 from megatron.errors import SettingsError
 from megatron.monitor import sinks
 from megatron.monitor.set_loss import SetLoss
-from megatron.monitor.sinks import TensorBoardSink, Trackers, WandbSettings, WandbSink, step_scalars
+from megatron.monitor.sinks import (
+    TensorBoardSink,
+    Trackers,
+    WandbSettings,
+    WandbSink,
+    step_scalars,
+    validation_scalars,
+)
 from tests.megatron.monitor.test_console import RESULT
 
 
@@ -156,3 +163,9 @@ def test_a_failing_tracker_is_off_and_the_others_go_on(caplog: pytest.LogCapture
     assert (bad.seen, good.seen) == (1, 2)
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == 2 and "bad failed" in words[0] and "good did not close" in words[1]
+
+
+def test_named_sets_have_tags_of_their_own() -> None:
+    tags = {name: set(validation_scalars(SetLoss(name, 2.0, tokens=9, samples=1))) for name in ("books", "test")}
+    assert tags["books"] == {"validation/books_lm_loss", "validation/books_lm_loss_ppl"}
+    assert tags["test"] == {"test/lm_loss", "test/lm_loss_ppl"}
