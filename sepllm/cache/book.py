@@ -8,8 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sepllm.attention.rule import RuleSettings, token_kinds
+from sepllm.cache.ahead import Ahead, slots_at
 from sepllm.cache.policy import EMPTY, INITIAL, ORDINARY, CacheSizes, beyond_limit, is_due, rank_tokens, survivors
 from sepllm.errors import UnsupportedError
+
+_SLACK = 32  # slots allocated beyond need; a cache that grows is copied once in so many new entries
 
 
 class Book:
@@ -31,15 +34,6 @@ class Book:
         self.attended, self.seen = full(0, torch.int64), full(0, torch.int64)
         self.limit, self.capacity = full(sizes.separators or 0), full(sizes.capacity or 0)
 
-    def new_token(self, token_ids: Tensor, config: RuleSettings, layer: int) -> tuple[Tensor, Tensor]:
-        """Count one real token per row; its position and rank, each [batch, 1]."""
-        position = self.length[:, None]
-        initial, marked = token_kinds(config, token_ids, position, layer)
-        rank = torch.where(initial, INITIAL, torch.where(marked, self.lasting[:, None], ORDINARY))
-        self.lasting = self.lasting + (marked > initial)[:, 0]
-        self.length = self.length + 1
-        return position, rank
-
     def new_tokens(
         self, token_ids: Tensor, real: Tensor | None, config: RuleSettings, layer: int
     ) -> tuple[Tensor, Tensor]:
@@ -57,39 +51,75 @@ class Book:
         """int64 [batch]: entries of each row."""
         return (self.position >= 0).sum(dim=1)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether some row has no empty slot."""
-        return bool((self.counts() == self.position.shape[1]).any())
-
     def apply(self, used: int, arriving: int) -> None:
         """Drop what the rule no longer keeps, in the rows where it is due.
 
-        used: slots to look at. arriving: tokens that `length` counts and that stand in no slot yet.
+        used: slots to look at. arriving: tokens to come, for the first of which the rule is applied.
         """
         sizes, position, rank = self.sizes, self.position[:, :used], self.rank[:, :used]
+        length = self.length + arriving
         limit = None if sizes.separators is None else sizes.separators
         if sizes.schedule == "every_token":
-            keep = survivors(position, rank, self.length, sizes.window, limit)
+            keep = survivors(position, rank, length, sizes.window, limit)
             position.masked_fill_(~keep, EMPTY)
             return
         due = is_due(sizes, (position >= 0).sum(dim=1) + arriving, self.capacity)
         since: Tensor | int = 0 if sizes.accumulate else self.since[:, None]
         if sizes.grow:
-            excess = beyond_limit(position, rank, self.length, sizes.window, self.limit, since) * due
+            excess = beyond_limit(position, rank, length, sizes.window, self.limit, since) * due
             self.limit, self.capacity = self.limit + excess, self.capacity + excess
         own_limit = None if limit is None else self.limit[:, None]
-        keep = survivors(position, rank, self.length, sizes.window, own_limit, since)
+        keep = survivors(position, rank, length, sizes.window, own_limit, since)
         position.masked_fill_(~keep & due[:, None], EMPTY)
-        self.since = torch.where(due, (self.length - sizes.window).clamp(min=0), self.since)
-        self.applied = torch.where(due, self.length, self.applied)
+        self.since = torch.where(due, (length - sizes.window).clamp(min=0), self.since)
+        self.applied = torch.where(due, length, self.applied)
 
-    def put(self, within: int, position: Tensor, rank: Tensor) -> Tensor:
-        """Enter a token per row, each [batch, 1], into an empty one of the first `within` slots -> int64 [batch]."""
-        slot = self.position[:, :within].argmin(dim=1, keepdim=True)  # EMPTY lies below every position
-        self.position.scatter_(1, slot, position)
-        self.rank.scatter_(1, slot, rank)
-        return slot[:, 0]
+    def look_ahead(self, used: int, most: int) -> Ahead:
+        """The slots of the next tokens, at most `most`; room for them is made. Tokens that leave are not yet struck."""
+        freed = self._leaving(used, most)
+        occupied = self.position >= 0
+        needed = int((occupied.sum(dim=1) + (freed < 0).sum(dim=1)).max())
+        if needed > self.position.shape[1]:
+            self.resize(self.room(needed))
+            occupied = self.position >= 0
+        return Ahead.of(freed, occupied, used)
+
+    def _leaving(self, used: int, most: int) -> Tensor:
+        """For each of the next tokens the slot that the rule frees before it, or -1: int64 [batch, steps]."""
+        sizes, position, rank = self.sizes, self.position[:, :used], self.rank[:, :used]
+        if sizes.schedule != "every_token":
+            # Nothing leaves until the rule is due again.
+            spare = self.capacity - self.counts() + (1 if sizes.schedule == "lazy_after" else -1)
+            steps = max(1, min(most, int(spare.min())))
+            return torch.full((position.shape[0], steps), -1, dtype=torch.int64, device=position.device)
+        steps = min(most, sizes.window)
+        leaver = slots_at(position - (self.length - sizes.window)[:, None], position >= 0, steps)
+        leaver_rank = rank.gather(1, leaver.clamp(min=0)).masked_fill(leaver < 0, INITIAL)
+        freed = leaver.masked_fill(leaver_rank != ORDINARY, -1)
+        if sizes.separators is None:
+            return freed
+        # A separator that leaves the window pushes out the one with s newer ones beyond the window, itself if s is 0.
+        lasting = (leaver_rank != ORDINARY) & (leaver_rank != INITIAL)
+        first = leaver_rank.masked_fill(~lasting, INITIAL).amin(dim=1, keepdim=True)
+        separator = (rank > ORDINARY) & (rank != INITIAL) & (position >= 0)
+        pushed = slots_at(rank - (first - sizes.separators), separator, steps)
+        return torch.where(lasting, pushed.gather(1, (leaver_rank - first).clamp(0, steps - 1).long()), freed)
+
+    def enter(self, ahead: Ahead, config: RuleSettings, layer: int) -> None:
+        """Write down the tokens that were taken."""
+        taken = ahead.taken
+        if not taken:
+            return
+        self.attended += ahead.counts[:, :taken].sum(dim=1)
+        self.seen += taken * self.length + taken * (taken + 1) // 2
+        position, rank = self.new_tokens(ahead.ids[:, :taken], None, config, layer)
+        self.position.scatter_(1, ahead.slots[:, :taken], position)
+        self.rank.scatter_(1, ahead.slots[:, :taken], rank)
+
+    def room(self, used: int) -> int:
+        """Slots for `used` entries and some more, but no more than will ever be needed."""
+        slots, most = used + max(_SLACK, used // _SLACK), self.sizes.most
+        return slots if most is None else max(used, min(slots, most))
 
     def oldest_first(self, used: int) -> Tensor | None:
         """int64 [batch, most entries of a row]: slots in order of position, empty ones in front; None: no entries."""

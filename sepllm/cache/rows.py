@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sepllm.attention.plan import Plan
 from sepllm.attention.rule import Marks, RuleSettings
+from sepllm.cache.ahead import Ahead
 from sepllm.cache.book import Book
 from sepllm.cache.policy import INITIAL, ORDINARY, CacheSizes
 from sepllm.cache.position_shift import cache_places
 
-_SLACK = 32  # slots allocated beyond need; a cache that grows is copied once in so many new tokens
+_LOOK_AHEAD = 64  # tokens for which the book is read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,8 @@ class Rows:
     def reset(self) -> None:
         self.columns = self.slots = self.used = 0
         self.step: Step | None = None
-        self.book: Book | None = None
+        self._known_book: Book | None = None
+        self._ahead: Ahead | None = None
         self._after_chunk = False
         self.waits_for_text = True
 
@@ -95,43 +97,53 @@ class Rows:
         """
         batch, new = token_ids.shape
         prefilling = new > 1 if prefilling is None else prefilling
-        if self.book is None:
-            self.book = Book(self.sizes, batch, token_ids.device)
+        if self._known_book is None:
+            self._known_book = Book(self.sizes, batch, token_ids.device)
         self.columns += new
         single = new == 1 and not prefilling and real is None and self.used > 0
         self.step = self._one_token(token_ids, ordered) if single else self._chunk(token_ids, real, prefilling)
         return self.step
 
     def _one_token(self, token_ids: Tensor, ordered: bool) -> OneToken:
-        book, sizes = self._book, self.sizes
-        position, rank = book.new_token(token_ids, self.config, self.layer)
-        if sizes.schedule != "lazy_after":
-            book.apply(self.used, arriving=1)
-        repack = self._give_back() if self._after_chunk else None
-        self._after_chunk = False
-        if self.used == self.slots and self.slots != sizes.most and book.is_full:
-            self.slots += _slack(self.used)
-            book.resize(self.slots)
-        slot = book.put(min(self.used + 1, self.slots), position, rank)
-        self.used = max(self.used, int(slot.max()) + 1)
-        occupied = book.tally(self.used)
-        places = cache_places(book.position[:, : self.used]) if self.shifting else None
+        repack = None
+        if self._ahead is None or self._ahead.is_spent:
+            book = self._book
+            if self.sizes.schedule == "lazy":
+                book.apply(self.used, arriving=1)
+            repack = self._give_back() if self._after_chunk else None
+            self._after_chunk = False
+            self._ahead = book.look_ahead(self.used, 1 if ordered or self.shifting else _LOOK_AHEAD)
+            self.slots = book.position.shape[1]
+        slot, self.used, keep = self._ahead.take(token_ids)
+        if ordered or self.shifting:
+            return self._with_places(slot, repack, ordered)
+        return OneToken(self.slots, repack, slot, self.used, keep)
+
+    def _with_places(self, slot: Tensor, repack: Tensor | None, ordered: bool) -> OneToken:
+        """Where places in the cache are asked for: the book is read after every token."""
+        assert self._ahead is not None and self._known_book is not None
+        book = self._known_book
+        book.enter(self._ahead, self.config, self.layer)
+        self._ahead = None
+        position = book.position[:, : self.used]
+        places = cache_places(position) if self.shifting else None
         order = book.oldest_first(self.used) if ordered else None
+        occupied = position >= 0
         if order is not None:
             occupied = occupied.gather(1, order)
             places = None if places is None else places.gather(1, order)
         first = None if places is None else places.amax(dim=1, keepdim=True)
         keep = None if bool(occupied.all()) else occupied
         step = OneToken(self.slots, repack, slot, self.used, keep, order, places, first)
-        if sizes.schedule == "lazy_after":
+        if self.sizes.schedule == "lazy_after":
             book.apply(self.used, arriving=0)
         return step
 
     def _chunk(self, token_ids: Tensor, real: Tensor | None, prefilling: bool) -> Chunk:
         book, sizes = self._book, self.sizes
-        position, rank = book.new_tokens(token_ids, real, self.config, self.layer)
         if sizes.schedule == "lazy" and not prefilling and self.used:
             book.apply(self.used, arriving=1)
+        position, rank = book.new_tokens(token_ids, real, self.config, self.layer)
         gather = book.oldest_first(self.used)
         book.join(gather, position, rank)
         plan = self._plan(book.position, book.rank)
@@ -142,7 +154,7 @@ class Rows:
             book.apply(plan.seq, arriving=0)
         store = book.pack()
         self.used = store.shape[1]
-        self.slots = self._room(self.used)
+        self.slots = book.room(self.used)
         book.resize(self.slots)
         self._after_chunk = True
         self.waits_for_text = bool((book.length == 0).any())
@@ -166,40 +178,43 @@ class Rows:
         counted = (marked & ~initial).long().cumsum(dim=1)
         return Plan(batch, seq, Marks(window, marked, start, limit, initial, counted), False, padding)
 
-    def _room(self, used: int) -> int:
-        """Slots for `used` entries and some more, but no more than will ever be needed."""
-        most = self.sizes.most
-        return used + _slack(used) if most is None else max(used, min(used + _slack(used), most))
-
     def _give_back(self) -> Tensor | None:
         """After a long prompt was compressed at once: slots to gather, so that the rest can be given back."""
-        needed = int(self._book.counts().max())
+        book = self._book
+        needed = int(book.counts().max())
         if 2 * needed > self.used:
             return None
-        index = self._book.pack()
+        index = book.pack()
         self.used = index.shape[1]
-        self.slots = self._room(self.used + 1)
-        self._book.resize(self.slots)
+        book.resize(book.room(self.used + 1))
         return index
 
     @property
+    def book(self) -> Book | None:
+        """The book with all tokens entered, or None before the first."""
+        return None if self._known_book is None else self._book
+
+    @property
     def _book(self) -> Book:
-        assert self.book is not None
-        return self.book
+        book = self._known_book
+        assert book is not None
+        if self._ahead is not None:
+            book.enter(self._ahead, self.config, self.layer)
+            self._ahead = None
+            if self.sizes.schedule == "lazy_after":
+                book.apply(self.used, arriving=0)
+        return book
 
     def select(self, index: Tensor) -> None:
         """Rows by number, int64 [rows]: for beams, and for batches that change."""
-        if self.book is not None:
-            self.book.select(index)
+        for part in (self._known_book, self._ahead):
+            if part is not None:
+                part.select(index)
         self.step = None
 
     def crop(self, remove: int) -> None:
         """Forget the newest `remove` columns. Raises UnsupportedError where a token needed again was dropped."""
-        if remove and self.book is not None:
-            self.book.crop(remove)
+        if remove and self._known_book is not None:
+            self._book.crop(remove)
             self.columns -= remove
             self.step = None
-
-
-def _slack(used: int) -> int:
-    return max(_SLACK, used // _SLACK)
