@@ -16,6 +16,9 @@ CASES = {
     "tensor 2, bf16": ["model_parallel_size=2", "precision=bfloat16"],
     "pipeline 2, fp32, no clipping": ["pipe_parallel_size=2", "gradient_clipping=0"],
     "pipeline 2, bf16": ["pipe_parallel_size=2", "precision=bfloat16"],
+    "ZeRO-2, fp32": ["zero_optimization={stage: 2}"],
+    "ZeRO-3, fp32": ["zero_optimization={stage: 3}"],
+    "ZeRO-3, bf16": ["zero_optimization={stage: 3}", "precision=bfloat16"],
 }
 SKIPPED = ["pipe_parallel_size=2", "precision=bfloat16", "skip_nonfinite_steps=1"]
 
@@ -55,6 +58,7 @@ def poisoned_runs(config: str, folder: str, cases: list[list[str]]) -> list[dict
     """On every rank: train each case with a gradient that rank 1 spoils in step 3."""
     import os
 
+    from megatron.checkpointing.partitions import own_values
     from megatron.errors import NumericsError
     from megatron.neox_arguments.load import load_arguments
     from megatron.training.build import build_run, start_parallel
@@ -80,7 +84,7 @@ def poisoned_runs(config: str, folder: str, cases: list[list[str]]) -> list[dict
 
         def keep_and_step(*args: Any, run: Any = run, before: Any = before, step: Any = real_step) -> Any:
             if run.state.iteration == 2:
-                before.extend(parameter.detach().clone() for parameter in run.engine.module.parameters())
+                before.extend(own_values(parameter).clone() for parameter in run.engine.module.parameters())
             return step(*args)
 
         run.engine.optimizer.step = keep_and_step
@@ -89,7 +93,7 @@ def poisoned_runs(config: str, folder: str, cases: list[list[str]]) -> list[dict
             train(run)
         except NumericsError as error:
             code, message = error.exit_code, str(error)
-        unchanged = bool(before) and all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+        unchanged = bool(before) and all(torch.equal(a, own_values(b)) for a, b in zip(before, parameters, strict=True))
         found.append(
             {
                 "code": code,
