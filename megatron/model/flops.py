@@ -25,9 +25,13 @@ class ForwardFlops:
         """Forward and backward: what training needs, however it is computed. Backward takes two products for each."""
         return 3 * (self.layers + self.attention + self.head)
 
-    def hardware(self, *, recompute: bool) -> float:
-        """The same, and with recomputation another forward pass of the layers (less one product per run of layers)."""
-        return self.model + (self.layers + self.attention if recompute else 0)
+    def hardware(self, recomputed: str = "none") -> float:
+        """The same, and once more the forward pass of what backward recomputes: "none", "layers" or "attention".
+
+        PyTorch saves the last product of each recomputed piece, which is counted here.
+        """
+        again = {"none": 0.0, "layers": self.layers + self.attention, "attention": self.attention}
+        return self.model + again[recomputed]
 
 
 def forward_flops(config: ModelConfig, tokens: float, kept_pairs: float) -> ForwardFlops:

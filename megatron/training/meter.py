@@ -157,4 +157,7 @@ def _work(run: Run, kept: _Kept, tokens: int) -> _Work:
     peak = args.peak_theoretical_tflops
     if peak is None and torch.cuda.is_available():
         peak = peak_tflops(torch.cuda.get_device_name(), args.derived.precision)
-    return _Work(forward.model / each, forward.hardware(recompute=args.checkpoint_activations) / each, peak)
+    recomputed = "none"
+    if args.checkpoint_activations:
+        recomputed = "layers" if args.recompute_granularity == "full" else "attention"
+    return _Work(forward.model / each, forward.hardware(recomputed) / each, peak)

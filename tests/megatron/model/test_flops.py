@@ -10,7 +10,7 @@ from megatron.model.config import ModelConfig
 from megatron.model.flops import forward_flops
 from megatron.model.gpt_model import GPTModel
 from megatron.model.micro_batch import micro_batch
-from megatron.model.segments import segments
+from megatron.model.segments import Execution, segments
 from sepllm.attention.rule import keep_mask
 from sepllm.config import SepConfig
 
@@ -53,25 +53,33 @@ def test_the_formula_equals_counted_operations(name):
     assert counter.get_total_flops() == expected.layers + expected.attention + expected.head
     with FlopCounterMode(display=False) as counter:
         model(ids).logsumexp(dim=-1).sum().backward()
-    assert counter.get_total_flops() == expected.model == expected.hardware(recompute=False)
+    assert counter.get_total_flops() == expected.model == expected.hardware()
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("every", [1, 2])
-def test_recomputation_is_counted_apart(every):
+# PyTorch stops recomputing a piece as soon as it has what backward needs: without the last product.
+INNER, VALUES = 2 * ROWS * SEQ * BASE.mlp_hidden_size * BASE.hidden_size, 2 * BASE.hidden_size * EVERY_PAIR
+
+
+@pytest.mark.parametrize(
+    ("how", "recomputed", "spared"),
+    [
+        (Execution(recompute_every=1), "layers", 3 * INNER),
+        (Execution(recompute_every=2), "layers", 2 * INNER),
+        (Execution(recompute_attention=True), "attention", VALUES),
+    ],
+)
+def test_recomputation_is_counted_apart(how, recomputed, spared):
     model = GPTModel(BASE)
     batch = micro_batch(BASE, _ids(), range(3))
     layers = [*model.embedding.values(), *model.layers, model.final_norm, model.head]
     with FlopCounterMode(display=False) as counter:
         hidden = _ids()
-        for segment in segments(layers, BASE, every):
+        for segment in segments(layers, BASE, how):
             hidden = segment(hidden, batch=batch)
         hidden.logsumexp(dim=-1).sum().backward()
     expected = forward_flops(BASE, ROWS * SEQ, EVERY_PAIR)
-    # PyTorch stops a recomputation as soon as it has what backward needs: without the last product of the run.
-    last_product = 2 * ROWS * SEQ * BASE.mlp_hidden_size * BASE.hidden_size
-    runs = -(-BASE.num_layers // every)
-    assert counter.get_total_flops() == expected.hardware(recompute=True) - runs * last_product > expected.model
+    assert counter.get_total_flops() == expected.hardware(recomputed) - spared > expected.model
 
 
 @pytest.mark.parametrize("name", MODELS)
