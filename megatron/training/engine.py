@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -71,6 +72,8 @@ def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -
         _prepare_fp16()
     talkative = args.wall_clock_breakdown or args.dump_state or args.comms_logger is not None
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if talkative else logging.WARNING)
+    # DeepSpeed 0.19 calls collectives by names that torch 2.13 calls old, in the middle of the step lines.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     how = _execution(args)
     settings = deepspeed_config(args)
     if args.derived.zero_stage >= 2:

@@ -1,6 +1,5 @@
 """ZeRO-2 and ZeRO-3: DeepSpeed's plain engine around the whole model, in the shape of its pipeline engine."""
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,8 +44,6 @@ class ZeroEngine:
     """The interface of `megatron.training.engine.Engine` over a DeepSpeedEngine whose module returns the loss."""
 
     def __init__(self, engine: Any, parallel: ParallelState) -> None:
-        # DeepSpeed 0.19 calls collectives by names that torch 2.13 calls old, in the middle of the step lines.
-        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
         self._engine, self._parallel = engine, parallel
         self.module, self.optimizer, self.device = engine.module, engine.optimizer, engine.device
 
