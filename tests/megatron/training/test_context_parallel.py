@@ -44,16 +44,15 @@ MODES: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bfloat16"},
     "zero3": {"zero_optimization": {"stage": 3}, "checkpoint_activations": True},
 }
-MAIN_MODES = ["sepllm", "streaming", "full", "bipe", "documents"]
+MAIN_MODES = ["sepllm", "streaming", "full", "bipe"]
 TWO = "context_parallel_size=2"
 # name -> processes, overrides, modes
 LAYOUTS: dict[str, tuple[int, list[str], list[str]]] = {
     "cp2": (2, [TWO], list(MODES)),
     "cp4": (4, ["context_parallel_size=4"], MAIN_MODES),
-    "cp2_tp2": (4, [TWO, "model_parallel_size=2"], MAIN_MODES),
-    "cp2_tp2_sequence": (4, [TWO, "model_parallel_size=2", "sequence_parallel=true"], ["sepllm"]),
+    "cp2_tp2": (4, [TWO, "model_parallel_size=2"], [*MAIN_MODES, "documents"]),
     "cp2_pp2": (4, [TWO, "pipe_parallel_size=2"], MAIN_MODES),
-    "cp2_dp2": (4, [TWO], MAIN_MODES),
+    "cp2_dp2": (4, [TWO], [*MAIN_MODES, "documents"]),
 }
 
 
