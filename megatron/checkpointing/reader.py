@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megatron.checkpointing.folders import STATE, rng_file, step_folders, step_of
@@ -148,7 +148,7 @@ class CheckpointReader:
         path = self.folder / rng_file(rank)
         if not path.is_file():
             return None
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             return {key: file.get_tensor(key) for key in list(file.keys())}
 
     @cached_property
@@ -175,8 +175,11 @@ def _index(folder: Path, prefix: str) -> dict[str, dict[str, list[_Piece]]]:
         if not file_name.startswith(prefix):
             continue
         path = folder / file_name
-        with safe_open(path, framework="pt") as file:
-            pieces = json.loads(file.metadata()["pieces"])
+        with _opened(path) as file:
+            try:
+                pieces = json.loads(file.metadata()["pieces"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(f"{path} does not say where its tensors belong: {error!r}.") from error
         for key, piece in pieces.items():
             index[piece["kind"]][piece["name"]].append(
                 _Piece(
@@ -225,7 +228,7 @@ def _join_flat(group: list[_Piece], shape: list[int]) -> tuple[Tensor, int]:
     fragments = []
     expected_start = 0
     for piece in sorted(group, key=lambda piece: piece.flat_start):
-        with safe_open(piece.file, framework="pt") as file:
+        with _opened(piece.file) as file:
             fragment = file.get_tensor(piece.key)
         if piece.flat_start != expected_start:
             raise CheckpointError(f"{piece.key} in {piece.file.parent} has a gap at value {expected_start}.")
@@ -237,6 +240,14 @@ def _join_flat(group: list[_Piece], shape: list[int]) -> tuple[Tensor, int]:
     if flat.numel() != torch.Size(shape).numel():
         raise CheckpointError(f"{group[0].key} in {group[0].file.parent} has {flat.numel()} values for shape {shape}.")
     return flat.view(shape), expected_start
+
+
+def _opened(path: Path) -> Any:
+    """The file as a context manager with `keys`, `get_tensor` and `metadata`."""
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}.") from error
 
 
 def _what_is_there(load: Path) -> str:

@@ -1,5 +1,8 @@
 """What a run is about to do, said once before the first step."""
 
+import os
+import socket
+
 from megatron.neox_arguments.show import notes
 from megatron.training.run import Run
 
@@ -29,6 +32,8 @@ def say_what_runs(run: Run) -> None:
     run.reporter.event(
         "resume" if run.state.iteration else "start",
         iteration=run.state.iteration,
+        host=socket.gethostname(),
+        process=os.getpid(),
         settings={"texts": args.texts, "overrides": args.overrides},
         layout={"pipeline": derived.pp_size, "tensor": derived.tp_size, "data": derived.dp_size},
         data=run.datasets.train.fingerprint,
