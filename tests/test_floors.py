@@ -21,7 +21,7 @@ FLOORS = {
         r"sepllm\.attention\.rule",
         r"sepllm\.attention\.separators",  # strings -> ids, which a SepConfig is made from
         r"sepllm\.config",
-        r"sepllm\.attention\.(plan|bilevel|self_adjusting|statistics)",
+        r"sepllm\.attention\.(plan|bilevel|self_adjusting|statistics|positions|rope_scaling)",
         r"sepllm\.attention\.(?!interface|context).+",  # the paths
         r"sepllm\.attention\.interface",
         r"sepllm\.attention\.context\..+",  # one text on several ranks

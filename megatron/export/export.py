@@ -11,7 +11,7 @@ import torch
 
 from megatron.checkpointing.reader import CheckpointReader, find_checkpoint
 from megatron.errors import CheckpointError, SettingsError
-from megatron.export.expressible import check_expressible
+from megatron.export.expressible import choose_architecture
 from megatron.export.hf_config import generation_config, hf_config
 from megatron.export.model_card import model_card
 from megatron.export.mup_folding import folded
@@ -44,12 +44,13 @@ def export_checkpoint(
     output: Path,
     *,
     precision: str = "auto",
-    architecture: str = "sepllm_gpt_neox",
+    architecture: str = "auto",
     verify: bool = True,
 ) -> dict[str, Any]:
     """Write the checkpoint as a folder that stock transformers loads; returns the report also written there.
 
-    precision: fp32, bf16, fp16, or auto: the one it was trained in. The folder appears under its name only when
+    precision: fp32, bf16, fp16, or auto: the one it was trained in. architecture: a name of expressible.py, or auto:
+    a stock class of transformers where one computes the same, else ours. The folder appears under its name only when
     it is complete and, with verify, proven equal; a failed one stays beside it as OUTPUT.failed.
     Raises SettingsError for what the architecture cannot express, CheckpointError when the proof fails.
     """
@@ -58,24 +59,29 @@ def export_checkpoint(
     check_tokenizer(reader, tokenizer)
     precision = args.derived.precision if precision == "auto" else precision
     config = inference_config(args, reader.padded_vocab_size, tokenizer)
-    check_expressible(config, architecture, decode_windows(args))
+    target = choose_architecture(config, architecture, decode_windows(args))
     _check_output(output)
     partial = _fresh(output.with_name(output.name + ".partial"))
 
-    content = hf_config(config, tokenizer, architecture, precision)
+    content = hf_config(config, tokenizer, target, precision)
     _write_json(partial / "config.json", content)
     _write_json(partial / "generation_config.json", generation_config(config, tokenizer))
     write_tokenizer(tokenizer, partial, config.max_position_embeddings)
-    if architecture == "sepllm_gpt_neox":
+    if target.is_ours:
         write_code_files(partial)
-    tensor_map = TensorMap("gpt_neox", config.num_attention_heads, config.num_kv_heads)
+    tensor_map = TensorMap(target.family, config.num_attention_heads, config.num_kv_heads)
+    # Our classes have muP's factors as settings; for stock ones they go into the weights.
     write_weights(
-        reader, partial, tensor_map, DTYPES[precision], change=lambda name, value: folded(name, value, config)
+        reader,
+        partial,
+        tensor_map,
+        DTYPES[precision],
+        change=lambda name, value: value if target.is_ours else folded(name, value, config),
     )
     report: dict[str, Any] = {
         "checkpoint": str(reader.folder),
         "iteration": reader.iteration,
-        "architecture": architecture,
+        "architecture": target.model_type,
         "precision": precision,
         "parameters": sum(torch.Size(reader.shape(name)).numel() for name in reader.names()),
         "verification": None,
@@ -96,7 +102,7 @@ def export_checkpoint(
     )
     (partial / "README.md").write_text(card, encoding="utf-8")
     if verify and not report["verification"]["passed"]:
-        raise _not_equal(partial, output, report["verification"])
+        raise _not_equal(partial, output, report)
     _replace(partial, output)
     return report
 
@@ -146,16 +152,22 @@ def _replace(partial: Path, output: Path) -> None:
     partial.rename(output)
 
 
-def _not_equal(partial: Path, output: Path, verification: dict[str, Any]) -> CheckpointError:
+def _not_equal(partial: Path, output: Path, report: dict[str, Any]) -> CheckpointError:
     failed = output.with_name(output.name + ".failed")
     if failed.exists():
         shutil.rmtree(failed)
     partial.rename(failed)
+    proof = report["verification"]
+    advice = "Were --config_file and the checkpoint's settings the same?"
+    if not proof["tokenizer_equal"]:
+        advice = (
+            f"If transformers has a tokenizer of its own for {report['architecture']} models, which it takes in the "
+            "place of the folder's, use --architecture sepllm_llama or sepllm_gpt_neox."
+        )
     return CheckpointError(
-        f"The exported model is not the trained one: logits differ by {verification['max_logit_difference']:.3g} "
-        f"(allowed {TOLERANCE:g}), greedy tokens equal: {verification['greedy_tokens_equal']}, tokenizer equal: "
-        f"{verification['tokenizer_equal']}. Nothing was put at {output}; the attempt with its {REPORT} is {failed}. "
-        "Were --config_file and the checkpoint's settings the same?"
+        f"The exported model is not the trained one: logits differ by {proof['max_logit_difference']:.3g} "
+        f"(allowed {TOLERANCE:g}), greedy tokens equal: {proof['greedy_tokens_equal']}, tokenizer equal: "
+        f"{proof['tokenizer_equal']}. Nothing was put at {output}; the attempt with its {REPORT} is {failed}. {advice}"
     )
 
 

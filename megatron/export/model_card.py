@@ -50,7 +50,7 @@ def model_card(
     verification: dict[str, Any] | None,
 ) -> str:
     """Markdown. content: of config.json; settings: flat keys of the run; verification: of the report, if made."""
-    ours = content["model_type"] == "sepllm_gpt_neox"
+    ours = "sepllm" in content
     rows = {
         "Parameters": f"{parameters:,}",
         "Layers x hidden size": f"{content['num_hidden_layers']} x {content['hidden_size']}",

@@ -1,4 +1,4 @@
-"""muP's factors multiplied into the weights they act on: exported models have no place for factors of their own."""
+"""muP's factors multiplied into the weights they act on, for stock classes, which have no place for factors."""
 
 import math
 

@@ -7,40 +7,15 @@ Layouts are equal ([out, in] weights, rotated halves) but for one: our fused que
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-_NEOX_OUTSIDE = {
-    "embedding.word_embeddings.weight": "gpt_neox.embed_in.weight",
-    "embedding.position_embeddings.weight": "gpt_neox.position_embeddings.weight",
-    "final_norm.weight": "gpt_neox.final_layer_norm.weight",
-    "final_norm.bias": "gpt_neox.final_layer_norm.bias",
-    "head.final_linear.weight": "embed_out.weight",
-}
-_NEOX_LAYER = re.compile(
-    r"layers\.(\d+)\.((input_layernorm|post_attention_layernorm|attention\.(query_key_value|dense)"
-    r"|mlp\.(dense_h_to_4h|dense_4h_to_h))\.(weight|bias))"
-)
-_LLAMA_OUTSIDE = {
-    "embedding.word_embeddings.weight": "model.embed_tokens.weight",
-    "final_norm.weight": "model.norm.weight",
-    "head.final_linear.weight": "lm_head.weight",
-}
-_LLAMA_LAYER = re.compile(r"layers\.(\d+)\.(.+)\.(weight|bias)")
-_LLAMA_MODULES = {
-    "input_layernorm": ("input_layernorm",),
-    "post_attention_layernorm": ("post_attention_layernorm",),
-    "attention.query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention.query_layernorm": ("self_attn.q_norm",),
-    "attention.key_layernorm": ("self_attn.k_norm",),
-    "attention.dense": ("self_attn.o_proj",),
-    "mlp.w1": ("mlp.gate_proj",),
-    "mlp.w2": ("mlp.down_proj",),
-    "mlp.w3": ("mlp.up_proj",),
-}
-FAMILIES = ("gpt_neox", "llama")
+from sepllm.hf.families import FAMILIES
+
+_LAYER = re.compile(r"layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -52,15 +27,12 @@ class TensorMap:
     num_kv_heads: int
 
     def names(self, name: str) -> tuple[str, ...]:
-        """Where our tensor lies in the family's model, in order; KeyError where such a model has no place for it."""
-        if self.family == "gpt_neox":
-            if match := _NEOX_LAYER.fullmatch(name):
-                return (f"gpt_neox.layers.{match.group(1)}.{match.group(2)}",)
-            return (_NEOX_OUTSIDE[name],)
-        if match := _LLAMA_LAYER.fullmatch(name):
+        """Where our tensor lies in the family's model, in order; KeyError for a tensor that no model of ours has."""
+        if match := _LAYER.fullmatch(name):
             layer, module, kind = match.groups()
-            return tuple(f"model.layers.{layer}.{theirs}.{kind}" for theirs in _LLAMA_MODULES[module])
-        return (_LLAMA_OUTSIDE[name],)
+            base = FAMILIES[self.family].base
+            return tuple(f"{base}.layers.{layer}.{theirs}.{kind}" for theirs in self._modules[module])
+        return (self._outside[name],)
 
     def split(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
         """Our tensor under the family's names."""
@@ -78,3 +50,45 @@ class TensorMap:
             return tensors[0]
         groups = [rearrange(tensor, "(g r) ... -> g r ...", g=self.num_kv_heads) for tensor in tensors]
         return torch.cat(groups, dim=1).flatten(0, 1)
+
+    def shapes(self, name: str, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The shapes that `split` gives a tensor of this shape."""
+        names = self.names(name)
+        if len(names) == 1:
+            return {names[0]: tuple(shape)}
+        heads = (self.num_attention_heads, self.num_kv_heads, self.num_kv_heads)
+        head_dim = shape[0] // sum(heads)
+        return {theirs: (count * head_dim, *shape[1:]) for theirs, count in zip(names, heads, strict=True)}
+
+    @cached_property
+    def _outside(self) -> dict[str, str]:
+        family = FAMILIES[self.family]
+        return {
+            "embedding.word_embeddings.weight": f"{family.base}.{family.embedding}.weight",
+            "embedding.position_embeddings.weight": f"{family.base}.{family.position_table}.weight",
+            "final_norm.weight": f"{family.base}.{family.final_norm}.weight",
+            "final_norm.bias": f"{family.base}.{family.final_norm}.bias",
+            "head.final_linear.weight": f"{family.head}.weight",
+        }
+
+    @cached_property
+    def _modules(self) -> dict[str, tuple[str, ...]]:
+        family = FAMILIES[self.family]
+        attention = {
+            "query_key_value": family.projections,
+            "dense": (family.out,),
+            "query_layernorm": (family.query_norm,),
+            "key_layernorm": (family.key_norm,),
+        }
+        mlp = zip(
+            ("dense_h_to_4h", "dense_4h_to_h", "w1", "w2", "w3"), (*family.plain_mlp, *family.gated_mlp), strict=True
+        )
+        return {
+            "input_layernorm": (family.input_norm,),
+            "post_attention_layernorm": (family.mlp_norm,),
+            **{
+                f"attention.{ours}": tuple(f"{family.attention}.{part}" for part in theirs)
+                for ours, theirs in attention.items()
+            },
+            **{f"mlp.{ours}": (f"mlp.{theirs}",) for ours, theirs in mlp},
+        }

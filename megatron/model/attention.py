@@ -14,10 +14,10 @@ from megatron.model.config import ModelConfig
 from megatron.model.initialisation import hidden_init, output_init
 from megatron.model.micro_batch import MicroBatch
 from megatron.model.norms import HeadNorm
-from megatron.model.positions import alibi_slopes, apply_rotary
 from megatron.mpu.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.mpu.parallel_state import TensorParallel
 from megatron.mpu.random import different_per_tensor_rank
+from sepllm.attention.positions import alibi_slopes, apply_rotary
 
 
 class Attention(nn.Module):

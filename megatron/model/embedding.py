@@ -11,12 +11,12 @@ from megatron.model.config import ModelConfig
 from megatron.model.initialisation import input_init
 from megatron.model.micro_batch import LayerInput
 from megatron.model.norms import NormWeights
-from megatron.model.positions import sinusoids
 from megatron.mpu.layers import ColumnParallelLinear, VocabParallelEmbedding, parallel_logits
 from megatron.mpu.mappings import weight_for_states
 from megatron.mpu.parallel_state import TensorParallel
 from megatron.mpu.random import dropout_of_states
 from megatron.mpu.shard import sharded_parameter
+from sepllm.attention.positions import sinusoids
 
 
 class WordEmbedding(VocabParallelEmbedding):

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from megatron.model.config import ModelConfig
 from megatron.model.kv_cache import KVCache
-from megatron.model.positions import rotary_cos_sin
-from megatron.model.rope_scaling import rotary_frequencies
 from sepllm.attention.bilevel import bilevel_positions
 from sepllm.attention.context.attention import context_attention
 from sepllm.attention.context.exchange import ContextGroup
@@ -21,6 +19,8 @@ from sepllm.attention.context.plan import ContextPlan, build_context_plan
 from sepllm.attention.context.split import Split, split_text
 from sepllm.attention.interface import separator_attention
 from sepllm.attention.plan import Plan, build_plans
+from sepllm.attention.positions import rotary_cos_sin
+from sepllm.attention.rope_scaling import rotary_frequencies
 
 
 @dataclass(frozen=True)

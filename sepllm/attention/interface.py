@@ -5,13 +5,13 @@ A path that was named and cannot compute the request raises UnsupportedError; on
 
 import math
 
-import torch
 from torch import Tensor
 
 from sepllm.attention.flex import flex_attention
 from sepllm.attention.masked import masked_attention
 from sepllm.attention.packed import packed_attention
 from sepllm.attention.plan import Plan
+from sepllm.attention.positions import alibi_bias
 from sepllm.attention.reference import reference_attention
 from sepllm.attention.triton.path import triton_attention
 from sepllm.errors import ConfigError, ShapeError, UnsupportedError, did_you_mean
@@ -67,7 +67,7 @@ def separator_attention(
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
         _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "masked")
         return SPARSE[chosen](q, k, v, plan, scale, alibi_slopes, positions)
-    bias = _alibi_bias(q, plan, alibi_slopes, positions)
+    bias = None if alibi_slopes is None else alibi_bias(alibi_slopes, plan.seq, q.shape[2], positions)
     if chosen == "masked":
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
         return masked_attention(q, k, v, plan, scale, bias, dropout_p)
@@ -84,16 +84,6 @@ def _choose(q: Tensor, plan: Plan, softmax: str, dropout_p: float) -> str:
         return "flex" if q.shape[2] == plan.seq >= _FLEX_FROM else "masked"
     enough = q.shape[2] >= _PACKED_FROM_QUERIES
     return "packed" if enough and q.device.type == "cpu" else "masked"
-
-
-def _alibi_bias(q: Tensor, plan: Plan, slopes: Tensor | None, positions: Tensor | None) -> Tensor | None:
-    """[batch or 1, heads, seq_q, seq], or None without slopes."""
-    if slopes is None:
-        return None
-    places = torch.arange(plan.seq, device=q.device) if positions is None else positions
-    places = places.expand(1, -1) if places.dim() == 1 else places
-    distance = places[:, plan.seq - q.shape[2] :, None] - places[:, None, :]  # [b, q, k]
-    return -slopes[:, None, None] * distance[:, None].to(slopes.dtype)
 
 
 def _refuse(path: str, wanted: bool, what: str, instead: str) -> None:

@@ -102,7 +102,7 @@ class Connection:
         mask = _padding_mask(given, ids.shape)
         changes: dict[str, Any] = {}
         if begin is not None:
-            step: Step = begin(ids, _real(mask, ids.shape[1], cache))
+            step: Step = begin(ids, real_of_new(mask, ids.shape[1], cache))
         else:
             assert self.rule is not None
             step = self.rule(given, ids, mask)
@@ -175,8 +175,11 @@ def _padding_mask(given: dict[str, Any], shape: torch.Size) -> Tensor | None:
     return mask.bool()
 
 
-def _real(mask: Tensor | None, new: int, cache: Any) -> Tensor | None:
-    """bool [batch, new] where some of the new tokens are padding, else None."""
+def real_of_new(mask: Tensor | None, new: int, cache: Any) -> Tensor | None:
+    """bool [batch, new] where some of the new tokens are padding, else None.
+
+    mask: bool [batch, seen + new], True = text, or None; cache: a SepCache. Raises UnsupportedError.
+    """
     if mask is None or (new == 1 and cache.get_seq_length() and not cache.waits_for_text()):
         return None
     seen = cache.get_seq_length()

@@ -21,6 +21,7 @@ from sepllm.cache.presets import preset_for
 from sepllm.cache.rows import Chunk, OneToken, Rows
 from sepllm.cache.statistics import CacheStatistics
 from sepllm.cache.step import CacheStep
+from sepllm.cache.supported import own_rule, takes_sep_cache
 from sepllm.config import SepConfig
 from sepllm.errors import ConfigError, SepLLMError, UnsupportedError
 
@@ -110,7 +111,7 @@ class SepCache(Cache):
             self._layer(index)
         if not self.layers:
             self._layer(0)
-        if model is not None:
+        if model is not None and not takes_sep_cache(model):
             connect(model).serves_caches = True
 
     @classmethod
@@ -118,14 +119,18 @@ class SepCache(Cache):
         """A cache that `model.generate(**inputs, past_key_values=cache)` can use as it is.
 
         model: a causal language model of transformers.
-        config: what is kept; its capacity only matters to the lazy schedules. None: a 4, s 128, w 256, and the
-            separators known for the model's tokenizer, or those in settings.
+        config: what is kept; its capacity only matters to the lazy schedules. None: the rule of a model exported by
+            this project; for others a 4, s 128, w 256, and the separators known for the model's tokenizer, or those
+            in settings.
         settings: of the constructor; schedule is "every_token" unless given.
         Raises ConfigError, and UnsupportedError for models that cannot be cached this way.
         """
+        sizes = {"init_cache_size", "sep_cache_size", "local_size", "cache_size", "separator_token_ids"}
+        if config is None and takes_sep_cache(model) and not sizes & set(settings):
+            config = own_rule(model)
         settings = {"schedule": "every_token", "model": model, **settings}
         if config is not None:
-            given = sorted(set(settings) & {"init_cache_size", "sep_cache_size", "local_size", "cache_size"})
+            given = sorted(set(settings) & sizes)
             if given:
                 raise ConfigError(f"{', '.join(given)} and a config both say what is kept. Give one of them.")
             return cls(**_settings_of(config), **settings)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from sepllm.config import SepConfig
 from sepllm.errors import UnsupportedError
 
 _REASONS = {
@@ -34,9 +35,25 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
     return [found[index] for index in sorted(found)]
 
 
+def takes_sep_cache(model: Any) -> bool:
+    """Whether the model has a rule of its own and tells a SepCache the ids itself, as those exported here do."""
+    return bool(getattr(model, "takes_sep_cache", False))
+
+
+def own_rule(model: Any) -> SepConfig:
+    """The rule of a model that `takes_sep_cache`."""
+    rule = model.config.separator_rule()
+    names = ("separators", "init_tokens", "window", "max_separators", "interval", "mode", "init_per_document")
+    return SepConfig(**{name: getattr(rule, name) for name in names})
+
+
 def check_model(model: Any) -> None:
     """Raise UnsupportedError with the reason where the rule could not be exact."""
     name = type(model).__name__
+    if takes_sep_cache(model):
+        raise UnsupportedError(
+            f"{name} has a rule of its own, in config.sepllm. To try another one, load it with sepllm={{...}}."
+        )
     if not hasattr(model, "config") or not hasattr(model, "base_model"):
         raise UnsupportedError(f"{name} is no model of transformers; expected a causal language model of that library.")
     config = model.config.get_text_config()

@@ -1,23 +1,45 @@
 """The Python files that an exported folder needs to stand alone, and where they lie in this repository."""
 
+import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_FILES = (
+    "hf/configuration_sepllm.py",
+    "hf/modeling_sepllm.py",
+    "hf/blocks.py",
+    "hf/sight.py",
+    "hf/families.py",
+    "attention/rule.py",
+    "attention/plan.py",
+    "attention/masked.py",
+    "attention/reference.py",
+    "attention/positions.py",
+    "attention/rope_scaling.py",
+    "attention/bilevel.py",
+    "attention/separators.py",
+    "attention/self_adjusting.py",
+    "errors.py",
+)
+CODE_FILES = {Path(name).name: _PACKAGE / name for name in _FILES}
+# In a folder all files lie side by side: `from sepllm.attention.rule import x` becomes `from .rule import x`.
+_OWN_IMPORT = re.compile(r"^(\s*)from sepllm\.(?:\w+\.)*(\w+) import ", re.MULTILINE)
 
-CODE_FILES = {
-    "configuration_sepllm_gpt_neox.py": _PACKAGE / "hf" / "configuration_sepllm_gpt_neox.py",
-    "modeling_sepllm_gpt_neox.py": _PACKAGE / "hf" / "modeling_sepllm_gpt_neox.py",
-    "rule.py": _PACKAGE / "attention" / "rule.py",
-}
 
-AUTO_MAP = {
-    "AutoConfig": "configuration_sepllm_gpt_neox.SepLLMGPTNeoXConfig",
-    "AutoModel": "modeling_sepllm_gpt_neox.SepLLMGPTNeoXModel",
-    "AutoModelForCausalLM": "modeling_sepllm_gpt_neox.SepLLMGPTNeoXForCausalLM",
-}
+def auto_map(model_type: str) -> dict[str, str]:
+    """Entry `auto_map` of config.json for "sepllm_gpt_neox" or "sepllm_llama"."""
+    name = {"sepllm_gpt_neox": "SepLLMGPTNeoX", "sepllm_llama": "SepLLMLlama"}[model_type]
+    return {
+        "AutoConfig": f"configuration_sepllm.{name}Config",
+        "AutoModel": f"modeling_sepllm.{name}Model",
+        "AutoModelForCausalLM": f"modeling_sepllm.{name}ForCausalLM",
+    }
 
 
 def write_code_files(folder: Path) -> None:
-    """Copy the code into an exported folder. `auto_map` in its config.json must be AUTO_MAP."""
+    """Copy the code into an exported folder; only imports among these files are changed.
+
+    `auto_map` in its config.json must be that of the model's type.
+    """
     for name, source in CODE_FILES.items():
-        (folder / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+        (folder / name).write_text(_OWN_IMPORT.sub(r"\1from .\2 import ", source.read_text(encoding="utf-8")), "utf-8")

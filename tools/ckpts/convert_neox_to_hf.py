@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--architecture",
-        default="sepllm_gpt_neox",
-        choices=["sepllm_gpt_neox", "neox"],
-        help="neox: stock gpt_neox, for full attention only",
+        default="auto",
+        help="auto (a stock class where one computes the same, else ours), sepllm_gpt_neox, sepllm_llama, or a stock "
+        "class for full attention: neox, llama, mistral, qwen2, qwen3",
     )
     parser.add_argument("--no_verify", action="store_true", help="skip the comparison with our own model")
     return parser

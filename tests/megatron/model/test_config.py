@@ -8,8 +8,8 @@ from megatron.errors import SettingsError
 from megatron.model.activations import activation_function
 from megatron.model.config import ModelConfig, check_layout, model_config_from_args
 from megatron.model.norms import Norm
-from megatron.model.rope_scaling import RopeScaling
 from megatron.neox_arguments.load import arguments_from_texts
+from sepllm.attention.rope_scaling import RopeScaling
 from sepllm.config import SepConfig
 
 BASE = ModelConfig(2, 24, 6, 2, 96, 256, 16, SepConfig(mode="full"))

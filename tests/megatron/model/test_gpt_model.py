@@ -9,8 +9,8 @@ from megatron.model.config import ModelConfig
 from megatron.model.gpt_model import GPTModel
 from megatron.model.kv_cache import KVCache
 from megatron.model.loss import language_model_loss
-from megatron.model.rope_scaling import RopeScaling
 from megatron.mpu.parallel_state import TensorParallel
+from sepllm.attention.rope_scaling import RopeScaling
 from sepllm.attention.rule import keep_mask
 from sepllm.config import SepConfig
 

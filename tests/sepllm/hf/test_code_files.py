@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepllm.hf.code_files import AUTO_MAP, write_code_files
+from sepllm.hf.code_files import auto_map, write_code_files
 from tests.sepllm.hf.tiny_model import tiny_model, tokens
 
 PROGRAM = """
@@ -38,7 +38,10 @@ def test_a_folder_loads_saves_and_reloads_without_our_packages(tmp_path: Path, t
     folder = tmp_path / "exported"
     folder.mkdir()
     write_code_files(folder)
-    config = model.config.to_dict() | {"auto_map": AUTO_MAP, "architectures": ["SepLLMGPTNeoXForCausalLM"]}
+    config = model.config.to_dict() | {
+        "auto_map": auto_map("sepllm_gpt_neox"),
+        "architectures": ["SepLLMGPTNeoXForCausalLM"],
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "ids.json").write_text(json.dumps(ids.tolist()))
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

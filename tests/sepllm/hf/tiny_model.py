@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepllm.hf.configuration_sepllm_gpt_neox import SepLLMGPTNeoXConfig
-from sepllm.hf.modeling_sepllm_gpt_neox import SepLLMGPTNeoXForCausalLM
+from sepllm.hf.configuration_sepllm import SepLLMGPTNeoXConfig
+from sepllm.hf.modeling_sepllm import SepLLMGPTNeoXForCausalLM
 
 SEPARATORS = [5, 6, 7]
 RULES: dict[str, dict[str, Any]] = {

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron.model.positions import rotary_cos_sin
-from megatron.model.rope_scaling import RopeScaling, rotary_frequencies
+from sepllm.attention.positions import rotary_cos_sin
+from sepllm.attention.rope_scaling import RopeScaling, rotary_frequencies
 
 ORIGINAL = 2048
 KINDS: dict[str, tuple[RopeScaling, dict[str, Any]]] = {

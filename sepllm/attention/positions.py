@@ -40,6 +40,17 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between[: num_heads - power]
 
 
+def alibi_bias(slopes: Tensor, keys: int, queries: int, positions: Tensor | None = None) -> Tensor:
+    """-slope * (position of query - position of key), for the last `queries` of `keys` tokens.
+
+    slopes: [heads]; positions: [keys] or [batch, keys], None: place in the row -> [batch or 1, heads, queries, keys].
+    """
+    places = torch.arange(keys, device=slopes.device) if positions is None else positions
+    places = places.expand(1, -1) if places.dim() == 1 else places
+    distance = places[:, keys - queries :, None] - places[:, None, :]  # [b, q, k]
+    return -slopes[:, None, None] * distance[:, None].to(slopes.dtype)
+
+
 def sinusoids(positions: Tensor, hidden_size: int) -> Tensor:
     """Sines, then cosines (Vaswani et al. 2017, GPT-NeoX's order): [..., seq] -> fp32 [..., seq, hidden_size]."""
     exponents = torch.arange(0, hidden_size, 2, device=positions.device, dtype=torch.float32) / hidden_size

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sepllm.hf.configuration_sepllm_gpt_neox import SepLLMGPTNeoXConfig
+from sepllm.hf.configuration_sepllm import SepLLMGPTNeoXConfig
 from tests.sepllm.hf.tiny_model import RULES, tiny_config
 
 

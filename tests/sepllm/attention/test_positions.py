@@ -5,8 +5,8 @@ import cmath
 import pytest
 import torch
 
-from megatron.model.positions import alibi_slopes, apply_rotary, rotary_cos_sin, sinusoids
-from megatron.model.rope_scaling import rotary_frequencies
+from sepllm.attention.positions import alibi_slopes, apply_rotary, rotary_cos_sin, sinusoids
+from sepllm.attention.rope_scaling import rotary_frequencies
 
 
 def test_rotary_is_a_rotation_of_complex_pairs():
