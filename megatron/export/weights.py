@@ -38,7 +38,8 @@ def write_weights(
 ) -> list[str]:
     """Write every tensor of the checkpoint, converted to dtype; returns the names of the files written.
 
-    change: what becomes of a tensor, by its name here, before it is written; it keeps the shape. Files depend on the weights alone, not on the layout that saved them.
+    change: what becomes of a tensor, by its name here, before it is written; it keeps the shape.
+    Files depend on the weights alone, not on the layout that saved them.
     """
     size = dtype.itemsize
     planned = [_Planned(name, tensor_map.shapes(name, reader.shape(name))) for name in reader.names()]

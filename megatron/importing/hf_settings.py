@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megatron.errors import SettingsError
+from megatron.importing.sepllm_settings import obstacles_of_ours, settings_from_ours
 
 Config = dict[str, Any]
 # transformers' activations -> ours that compute the same
@@ -17,6 +18,7 @@ _ACTIVATIONS: dict[str, dict[str, Any]] = {
     "silu": {"activation": "silu"},
     "swish": {"activation": "silu"},
     "mish": {"activation": "mish"},
+    "softsign": {"activation": "softsign"},
 }
 # rope_type -> entries of transformers' block that have the same name and meaning here
 _ROPE_ENTRIES = {
@@ -35,10 +37,14 @@ _ROPE_ENTRIES = {
 
 @dataclass(frozen=True)
 class Source:
-    """family: names of the tensors (export.tensor_map). settings: config.json -> keys of the model's shape."""
+    """family: names of the tensors (export.tensor_map). settings: config.json -> keys of the model's shape.
+
+    obstacles: sentences about what a config of this kind says that our models cannot be.
+    """
 
     family: str
     settings: Callable[[Config], dict[str, Any]]
+    obstacles: Callable[[Config], list[str]] = lambda config: []
 
 
 def settings_from_hf(config: Config) -> dict[str, Any]:
@@ -47,7 +53,7 @@ def settings_from_hf(config: Config) -> dict[str, Any]:
     Raises SettingsError listing everything in config.json that our models do not have.
     """
     source = source_of(config)
-    problems = [problem for problem in _obstacles(config) if problem]
+    problems = [problem for problem in _obstacles(config) if problem] + source.obstacles(config)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise SettingsError(f"This {config['model_type']} model cannot be imported:\n{listed}")
@@ -73,7 +79,7 @@ def _common(config: Config) -> dict[str, Any]:
         "init_method_std": config.get("initializer_range", 0.02),
         "attention_dropout": config.get("attention_dropout", 0.0),
         "no_weight_tying": not config.get("tie_word_embeddings", False),
-        **_ACTIVATIONS[config["hidden_act"]],
+        **_ACTIVATIONS.get(config["hidden_act"], {}),
     }
 
 
@@ -115,23 +121,6 @@ def _qwen3(config: Config) -> dict[str, Any]:
     return _llama(config) | {"use_qk_layernorm": True}
 
 
-def _sepllm_gpt_neox(config: Config) -> dict[str, Any]:
-    return _gpt_neox(config) | {"pos_emb": config["position_embedding"]} | _rule(config["sepllm"])
-
-
-def _rule(rule: dict[str, Any]) -> dict[str, Any]:
-    """The `sepllm` block of a folder that we exported."""
-    if rule["mode"] == "full":
-        return {"USE_ORIGINAL_FULL_ATTEN": True}
-    keys: dict[str, Any] = {"init_tok_max_idx": rule["init_tokens"] - 1}
-    if rule["mode"] == "streaming":
-        return keys | {"streamingLLM": True, "prefill_local_window_size": rule["window"][0]}
-    keys |= {"USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS": True, "prefill_loc_win_size_list": rule["window"]}
-    if rule["mode"] == "fixed":
-        return keys | {"USE_FIXED_SEP_INTERVALs": True, "fixed_sep_intervals_list": rule["interval"]}
-    return keys | {"separator_token_ids": rule["separator_token_ids"]}
-
-
 def _rotary_base(config: Config) -> int:
     return int(config.get("rotary_emb_base") or config.get("rope_theta") or _rope(config).get("rope_theta", 10000))
 
@@ -162,13 +151,15 @@ def _obstacles(config: Config) -> list[str | None]:
     stated = config.get("rotary_emb_base") or config.get("rope_theta") or _rope(config).get("rope_theta", base)
     return [
         None
-        if activation in _ACTIVATIONS
+        if activation in _ACTIVATIONS or config.get("gated_mlp")
         else f"hidden_act {activation!r}: not among {', '.join(_ACTIVATIONS)}, which have an equal of ours",
         None
         if kind == "default" or kind in _ROPE_ENTRIES
         else f"rope scaling {kind!r}: known are {', '.join(_ROPE_ENTRIES)}",
         None if stated == base else f"rotary base {stated}: it must be a whole number here",
-        "mlp_bias: gated MLPs have no biases here" if config.get("mlp_bias") else None,
+        "mlp_bias: gated MLPs have no biases here"
+        if config.get("mlp_bias") and config.get("gated_mlp", True)
+        else None,
         None
         if window is None or window >= config.get("max_position_embeddings", 0)
         else f"sliding_window {window}: attention is full or SepLLM's (streamingLLM is the nearest)",
@@ -177,7 +168,8 @@ def _obstacles(config: Config) -> list[str | None]:
 
 SOURCES = {
     "gpt_neox": Source("gpt_neox", _gpt_neox),
-    "sepllm_gpt_neox": Source("gpt_neox", _sepllm_gpt_neox),
+    "sepllm_gpt_neox": Source("gpt_neox", settings_from_ours, obstacles_of_ours),
+    "sepllm_llama": Source("llama", settings_from_ours, obstacles_of_ours),
     "llama": Source("llama", _llama),
     "mistral": Source("llama", _llama),
     "qwen2": Source("llama", _qwen2),
