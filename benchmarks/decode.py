@@ -130,7 +130,7 @@ def _prefill(model: Any, flags: argparse.Namespace) -> dict[str, Any]:
         model(ids, use_cache=True, logits_to_keep=1)
 
     runs = {"DynamicCache": dense, "SepCache s=128": partial(sparse, 128), "SepCache all": partial(sparse, None)}
-    times = interleaved(runs, 10.0, least=2, most=3)
+    times = interleaved(runs, 60.0, least=1, most=2)
     disconnect(model)
     return {"tokens": ids.shape[1], **{name: found.summary() for name, found in times.items()}}
 
