@@ -1,13 +1,19 @@
 #!/usr/bin/env python3
-"""Starts training, evaluation or generation on every rank: `python deepy.py train.py a.yml b.yml`."""
+"""Starts training, evaluation or generation on every rank: `python deepy.py train.py a.yml b.yml`.
+
+Words in place of a script are commands that start nothing: `python deepy.py report RUN` (see COMMANDS).
+"""
 
 import sys
+from importlib import import_module
 
-from megatron.launcher.command_line import parse_command
+from megatron.launcher.command_line import COMMANDS, parse_command
 from megatron.launcher.entry import run_main
 
 
 def main() -> int:
+    if sys.argv[1:] and sys.argv[1] in COMMANDS:
+        return int(import_module(COMMANDS[sys.argv[1]].module).main(sys.argv[2:]))
     command = parse_command(sys.argv[1:])
     from megatron.launcher.launch import check, launch  # after --help, which should be quick
     from megatron.monitor.events import note_event

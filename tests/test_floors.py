@@ -35,12 +35,13 @@ FLOORS = {
         r"megatron\.(data|model|launcher)\..+",
         r"megatron\.(optim|checkpointing|monitor)\..+",
         r"megatron\.training\..+",
-        r"megatron\.(inference|export|importing|evaluation)\..+",
+        r"megatron\.(inference|export|importing|evaluation|report|planning)\..+",
     ],
 }
 HEAVY = ("torch", "deepspeed", "transformers", "lm_eval")
 LIGHT = re.compile(
-    r"deepy|sepllm|sepllm\.(errors|config)|megatron|megatron\.(errors|neox_arguments|launcher|tokenizer)(\..+)?"
+    r"deepy|sepllm|sepllm\.(errors|config)|megatron|"
+    r"megatron\.(errors|neox_arguments|launcher|tokenizer|report|planning)(\..+)?"
 )
 TRANSFORMERS_ROOMS = re.compile(r"sepllm\.(cache|hf|streaming)\b.*")
 

@@ -11,6 +11,9 @@ from sepllm.errors import did_you_mean
 
 _DESCRIPTION = "Start a script on every rank: one process per accelerator, on this host or on those of a hostfile."
 _EPILOG = """\
+commands in place of SCRIPT (each has its own --help)
+{commands}
+
 examples
   python deepy.py train.py model.yml data.yml
   python deepy.py train.py models/160m data/mine -d configs --set train_iters=100
@@ -21,6 +24,19 @@ The YAML files add up, no key may stand in two of them (a file may change the ke
 it is based_on: configs/README.md); --set wins over all.
 exit codes: 0 done, 2 usage or settings, 3 data, 4 checkpoint, 5 numbers, 6 a rank or host was lost,
 75 stopped on request after a save (queue the same command again)."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that starts no ranks. module: has `main(argv) -> exit code` and `parser()`."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "report": Command("megatron.report.command", "one HTML page about one or several runs"),
+}
 
 # Options of GPT-NeoX's deepy.py and of DeepSpeed's launcher that set one key each.
 _SHORTHANDS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
@@ -98,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="deepy.py",
         usage="python deepy.py SCRIPT a.yml [b.yml ...] [--set key=value] [--check] [options] [-- script arguments]",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(
+            commands="\n".join(f"  {name:<11} {command.summary}" for name, command in COMMANDS.items())
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
