@@ -1,5 +1,6 @@
 """SepCache in stock models: against the mask rule, against each row alone, and against lists for the lazy schedules."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -122,6 +123,8 @@ def test_a_second_turn_goes_on_with_the_cache() -> None:
     reused = model.generate(question, past_key_values=cache, **settings)
     with enable(model, rule()):
         assert torch.equal(reused, model.generate(question, **settings))
+    other = deepcopy(cache)
+    assert torch.equal(*(model(question[:, -1:], past_key_values=each).logits for each in (cache, other)))
     cache.reset()
     assert torch.equal(model.generate(question, past_key_values=cache, **settings), reused)
 
