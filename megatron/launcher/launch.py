@@ -115,7 +115,7 @@ def _to_continue(args: NeoXArgs, saved_step: int | None) -> list[str]:
     if args.save is None:
         return []
     if saved_step is not None:
-        return [f"load={args.save}"]
+        return [f"load={args.save}", "finetune=false"]
     return ["auto_resume=true"] if args.load is None and args.max_restarts else []
 
 

@@ -1,16 +1,39 @@
 """Ports where the ranks meet: finding a free one, and saying so when a wanted one is taken."""
 
 import errno
+import random
 import socket
+from pathlib import Path
 
 from megatron.errors import SettingsError
 
+_LOWEST, _USUAL_START = 10_000, 32_768
+
 
 def free_port() -> int:
-    """A port that was free a moment ago on this host."""
+    """A port that was free a moment ago on this host, from below the range that outgoing connections take theirs from.
+
+    Ranks may take half a minute to get there: a port of that range would now and then be gone by then.
+    """
+    highest = max(_start_of_outgoing_ports(), _LOWEST + 1000)
+    for _ in range(200):
+        port = random.SystemRandom().randrange(_LOWEST, highest)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("", port))
+                return port
+            except OSError:
+                continue
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
+
+
+def _start_of_outgoing_ports() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _USUAL_START
 
 
 def check_port(port: int) -> None:

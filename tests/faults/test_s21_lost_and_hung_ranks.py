@@ -1,5 +1,6 @@
 """A rank is killed or stops for good, at every kind of moment: all are gone in time, and the run can go on."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,16 @@ from tests.helpers.tiny_run import write_tiny_data
 
 LIMIT_MINUTES = 0.3
 LIMIT = 60 * LIMIT_MINUTES
+BY_THEN = LIMIT + 5
 KILLS = ["1,training,3", "0,training,4", "1,saving,4", "0,evaluation,4", "1,agreeing,3"]
 STOPS = ["1,training,3", "0,evaluation,4", "1,saving,4", "0,loading,0"]
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
+
+def late() -> float:
+    """Seconds for a machine with more than two processes waiting for each core: its clock measures the others too."""
+    return 8.0 if os.getloadavg()[0] > 2 * (os.cpu_count() or 1) else 0.0
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def test_killed(tmp_path: Path, data: Path, score: Callable[..., None]) -> None:
         for run in runs:
             code = run.end()
             step = CheckpointReader(find_checkpoint(run.save)).iteration
-            good = code == 6 and run.seconds_after_fault() < LIMIT + 5 and not run.orphans() and step % 2 == 0
+            good = code == 6 and run.seconds_after_fault() < BY_THEN + late() and not run.orphans() and step % 2 == 0
             assert good, (code, run.seconds_after_fault(), run.orphans(), run.output())
             held += good
             [exit_] = run.events("exit")
@@ -52,7 +59,7 @@ def test_stopped(tmp_path: Path, data: Path, score: Callable[..., None]) -> None
     for run in runs:
         code, text = run.end(), run.output()
         stacks = "the stacks of all threads follow" in text and "most recent call first" in text
-        good = code == 6 and run.seconds_after_fault() < LIMIT + 5 and stacks and not run.orphans()
+        good = code == 6 and run.seconds_after_fault() < BY_THEN + late() and stacks and not run.orphans()
         assert good, (code, run.seconds_after_fault(), stacks, run.orphans(), text)
         assert "no sign of life" in text and "hung and had to be killed" in text
         held += good

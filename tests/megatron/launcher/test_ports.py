@@ -23,6 +23,12 @@ def test_a_free_port_passes() -> None:
     check_port(free_port())
 
 
+def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        first, last = map(int, file.read().split())
+    assert not any(first <= free_port() <= last for _ in range(50))
+
+
 def test_no_port_at_all() -> None:
     with pytest.raises(SettingsError, match="between 1 and 65535"):
         check_port(70000)

@@ -26,7 +26,7 @@ def test_a_flipped_bit_is_named(tmp_path: Path, score: Callable[..., None]) -> N
                 rank[layout]["after"] == 5 and "ranks 0, 1 hold different values of final_norm" in rank[layout]["said"]
             )
     assert not list(tmp_path.glob("run*/global_step*"))
-    score("S34", held // 2, len(LAYOUTS), "saves rank 0's copy and says nothing")
+    score("A2", held // 2, len(LAYOUTS), "saves rank 0's copy and says nothing")
 
 
 def test_with_more_ranks_the_odd_one_is_named() -> None:

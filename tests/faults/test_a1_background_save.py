@@ -55,7 +55,7 @@ def test_later_weights_are_never_seen(
         reader = CheckpointReader(find_checkpoint(tmp_path))
         held += all(torch.equal(reader.weight(name), expected[name]) for name in NAMES)
         assert not any(torch.equal(live[1].tensors[name], expected[name]) for name in NAMES)
-    score("S13", held, 3, "without a copy the file holds weights of a later step")
+    score("A1", held, 3, "without a copy the file holds weights of a later step")
 
 
 def test_a_second_save_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,4 +86,4 @@ def test_a_failure_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sc
     for ask in (saver.finish, lambda: saver.start({"iteration": 2}, files_of(2))):
         with pytest.raises(CheckpointError, match="no space"):
             ask()
-    score("S13", 1, 1, "")
+    score("A1", 1, 1, "")
