@@ -25,9 +25,9 @@ class Block:
     """Queries first..last of one row (places in the row), in `chunks` chunks of equal size.
 
     reach: keys before its own first query that each chunk's stretch of nearby keys holds.
-    far: gathered keys far[0]..far[1] are seen by all queries, far[1]..far[2] as the rule says.
+    far: gathered keys far[0]..far[1] are seen by all queries, far[2]..far[3] as the rule says, between them none is.
     same_start: no query of the block starts to see later than its stretch of nearby keys begins.
-    only_window: nothing but the window decides which of far[0]..far[2] a query sees.
+    only_window: nothing but the window decides which of far[0]..far[3] a query sees.
     """
 
     plan: Plan
@@ -36,7 +36,7 @@ class Block:
     last: int
     chunks: int
     reach: int
-    far: tuple[int, int, int]
+    far: tuple[int, int, int, int]
     same_start: bool
     only_window: bool
 
@@ -74,13 +74,13 @@ class Block:
         return known
 
     def far_keep(self) -> Tensor:
-        """bool [chunks, chunk, far[2] - far[1]]: the rule beyond the window."""
-        return self._far_keep if self.far[2] - self.far[1] <= _REMEMBERED_KEYS else self._make_far_keep()
+        """bool [chunks, chunk, far[3] - far[2]]: the rule beyond the window."""
+        return self._far_keep if self.far[3] - self.far[2] <= _REMEMBERED_KEYS else self._make_far_keep()
 
     def far_stretches(self) -> list[tuple[slice, Tensor | None]]:
         """Stretches of gathered keys, each with far_keep where it needs it."""
-        begin, ruled, end = self.far
-        plain: list[tuple[slice, Tensor | None]] = [(slice(begin, ruled), None)] if ruled > begin else []
+        begin, plain_end, ruled, end = self.far
+        plain: list[tuple[slice, Tensor | None]] = [(slice(begin, plain_end), None)] if plain_end > begin else []
         return [*plain, (slice(ruled, end), self.far_keep())] if end > ruled else plain
 
     def far_some(self) -> Tensor:
@@ -106,7 +106,7 @@ class Block:
         return may_look(i[:, :, None], j[:, None], unmarked, begin, self.plan.window)
 
     def _make_far_keep(self) -> Tensor:
-        i, j = self.queries().flatten(), self.plan.packed_positions[self.row, self.far[1] : self.far[2]]
+        i, j = self.queries().flatten(), self.plan.packed_positions[self.row, self.far[2] : self.far[3]]
         keep = j <= (i - self.plan.window)[:, None]
         if not self.only_window:
             keep &= look_mask(self.plan.marks.row(self.row), i, j)[0]
@@ -142,7 +142,12 @@ def _work_out(plan: Plan, queries: int, span: int) -> list[list[Block]]:
     far_from = before.gather(1, begin)
     plain_to = before.gather(1, torch.maximum((first - plan.window + 1).clamp(min=0).expand_as(begin), begin))
     far_to = before.gather(1, torch.maximum((last - plan.window).clamp(min=0).expand_as(begin), begin))
-    table = torch.stack([begin, latest, far_from, plain_to, far_to], dim=-1).tolist()
+    initial = torch.zeros_like(plain_to)
+    if plan.marks.initial is not None:
+        before = torch.nn.functional.pad(plan.marks.initial.long().cumsum(dim=1), (1, 0))
+        initial = before.gather(1, torch.maximum((first - plan.window + 1).clamp(min=0).expand_as(begin), begin))
+        initial = initial - before.gather(1, begin)
+    table = torch.stack([begin, latest, far_from, plain_to, far_to, initial], dim=-1).tolist()
     return [
         [_block(plan, index, *cut, *counts) for cut, counts in zip(cuts, row, strict=True)]
         for index, row in enumerate(table)
@@ -160,12 +165,17 @@ def _block(
     far_from: int,
     plain_to: int,
     far_to: int,
+    initial: int,
 ) -> Block:
     reach = plan.window - 1 if chunks > 1 else min(plan.window - 1, first - begin)
     only_window = latest == begin and plan.marks.limit is None
-    if not only_window or plain_to - far_from < _FEW:
-        plain_to = far_from
-    far = far_from, plain_to, far_to
+    ruled = plain_to
+    if plan.marks.limit is not None and latest == begin:
+        # Initial keys come first and are seen by all; of the others beyond every window, only the newest are.
+        ruled, plain_to = max(far_from + initial, plain_to - plan.marks.limit), far_from + initial
+    if ruled - far_from < _FEW or (latest != begin):
+        ruled = plain_to = far_from
+    far = far_from, plain_to, ruled, far_to
     return Block(plan, row, first, last, chunks, reach, far, latest <= first - reach, only_window)
 
 

@@ -56,3 +56,11 @@ def test_blocks_are_worked_out_once() -> None:
     plan = build_plan(sep(), text(1, 300))
     assert blocks_of(plan, 300, 512) is blocks_of(plan, 300, 512)
     assert blocks_of(plan, 300, 512) is not blocks_of(plan, 300, 128)
+
+
+def test_a_limit_leaves_out_what_nobody_sees() -> None:
+    limited = build_plan(sep(window=64, max_separators=32), text(1, 8192))
+    assert torch.equal(_times_seen(limited, 2048, 512), limited.mask_for(2048).long())
+    keys = [s.stop - s.start for block in blocks_of(limited, 8192, 512)[0] for s, _ in block.far_stretches()]
+    blocks = len(blocks_of(limited, 8192, 512)[0])
+    assert sum(keys) < blocks * (3 + 32 + 512 * 0.3)  # initial, newest, and those that leave the window meanwhile
