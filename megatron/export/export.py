@@ -1,7 +1,9 @@
 """The story of an export: read the settings, refuse what cannot be said, write the folder, prove it, report."""
 
 import json
+import resource
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,7 @@ def export_checkpoint(
         model = model_from_checkpoint(args, reader, tokenizer, DTYPES[precision]).float()
         report["verification"] = verify_folder(partial, model, tokenizer, precision).as_dict()
     report["seconds"] = round(time.monotonic() - start, 2)
+    report["peak_memory_mib"] = _peak_memory_mib()
     _write_json(partial / REPORT, report)
     card = model_card(
         output,
@@ -119,6 +122,12 @@ def open_source(checkpoint: str | Path, config_files: list[str] | None = None) -
         texts, overrides = _read(config_files), []
     args = arguments_from_texts(texts, overrides, stored.get("world_size") if not config_files else None)
     return Source(reader, args, build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file))
+
+
+def _peak_memory_mib() -> int:
+    """Most memory that this process has held so far, imports included."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _read(files: list[str]) -> list[tuple[str, str]]:

@@ -53,8 +53,8 @@ def write_weights(
         with open(folder / file, "wb") as opened:
             _write_header(opened, [by_name[name] for name in names], dtype)
             for name in names:
-                parts = tensor_map.split(name, change(name, reader.weight(name)))
-                _write_parts(opened, by_name[name], parts, dtype)
+                # Not kept in a variable, which would outlive the turn: the next tensor comes when this one is gone.
+                _write_parts(opened, by_name[name], tensor_map.split(name, change(name, reader.weight(name))), dtype)
         where |= {theirs: file for name in names for theirs in by_name[name].parts}
     if len(files) == 1:
         return files

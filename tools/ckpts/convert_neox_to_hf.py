@@ -28,7 +28,10 @@ def main() -> None:
         architecture=flags.architecture,
         verify=not flags.no_verify,
     )
-    print(f"{report['checkpoint']} -> {flags.output_dir} ({report['precision']}, {report['seconds']} s)")
+    print(
+        f"{report['checkpoint']} -> {flags.output_dir} as {report['architecture']} ({report['precision']}, "
+        f"{report['seconds']} s, {report['peak_memory_mib']} MiB at most)"
+    )
     if proof := report["verification"]:
         print(
             f"same model: logits differ by {proof['max_logit_difference']:.2g} at most "

@@ -1,5 +1,6 @@
 """Write one checkpoint as a grid of ranks would, without starting processes."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,16 +17,23 @@ from megatron.mpu.shard import Shard
 Tensors = dict[str, tuple[torch.Tensor, int | None]]  # name -> (global tensor, axis split over tensor ranks)
 
 
-def write_simulated(save: Path, tensors: Tensors, *, tp: int, dp: int, iteration: int = 1) -> Path:
-    """`global_stepN` holding the tensors as weights, and twice their value as the moment `exp_avg`."""
+def write_simulated(save: Path, tensors: Tensors, *, tp: int, dp: int, pp: int = 1, iteration: int = 1) -> Path:
+    """`global_stepN` holding the tensors as weights, and twice their value as the moment `exp_avg`.
+
+    pp: pipeline stages, which take the tensors in equal shares, in order.
+    """
     folder = step_folder(save, iteration)
     folder.mkdir(parents=True)
-    for tp_rank in range(tp):
-        parameters = [_local(name, value, dim, tp_rank, tp) for name, (value, dim) in tensors.items()]
+    share = -(-len(tensors) // pp)
+    for stage, tp_rank in itertools.product(range(pp), range(tp)):
+        own = list(tensors.items())[stage * share : (stage + 1) * share]
+        parameters = [_local(name, value, dim, tp_rank, tp) for name, (value, dim) in own]
         for dp_rank in range(dp):
-            parallel = ParallelState(tp=TensorParallel(rank=tp_rank, size=tp), dp_rank=dp_rank, dp_size=dp)
+            parallel = ParallelState(
+                tp=TensorParallel(rank=tp_rank, size=tp), dp_rank=dp_rank, dp_size=dp, pp_rank=stage, pp_size=pp
+            )
             for file in rank_files(parameters, None, {}, parallel, masters=False):
-                assert file.name == weights_file(0, tp_rank, 0)
+                assert file.name == weights_file(stage, tp_rank, 0)
                 write_tensor_file(folder, file)
             _write_moments(folder, parameters, parallel)
     write_json(folder / STATE, {"iteration": iteration})
@@ -45,7 +53,9 @@ def _write_moments(folder: Path, parameters: list[torch.nn.Parameter], parallel:
             key = f"exp_avg/{parameter.shard.name}"
             content[key] = flat[start:end].clone()
             pieces[key] = piece_of(parameter, "exp_avg", start, parallel)
-    write_tensor_file(folder, TensorFile(optimizer_file(0, parallel.tp.rank, parallel.dp_rank), content, pieces))
+    write_tensor_file(
+        folder, TensorFile(optimizer_file(parallel.pp_rank, parallel.tp.rank, parallel.dp_rank), content, pieces)
+    )
 
 
 def _local(name: str, value: torch.Tensor, dim: int | None, rank: int, size: int) -> torch.nn.Parameter:

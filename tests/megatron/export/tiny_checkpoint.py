@@ -56,8 +56,10 @@ def write_tokenizer(path: Path) -> Path:
     return path
 
 
-def write_checkpoint(folder: Path, changes: dict | None = None, *, tp: int = 1, iteration: int = 7) -> Path:
-    """`folder/global_stepN` with random weights (the same for every tp); returns it. YAML is JSON here."""
+def write_checkpoint(
+    folder: Path, changes: dict | None = None, *, tp: int = 1, pp: int = 1, iteration: int = 7
+) -> Path:
+    """`folder/global_stepN` with random weights (the same for every layout); returns it. YAML is JSON here."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab_file = folder / "tokenizer.json"
     if not vocab_file.exists():
@@ -72,7 +74,7 @@ def write_checkpoint(folder: Path, changes: dict | None = None, *, tp: int = 1, 
     for parameter in model.parameters():
         value = torch.randn(parameter.shape, generator=generator) * 0.3
         tensors[parameter.shard.name] = (value, parameter.shard.dim)
-    step = write_simulated(folder, tensors, tp=tp, dp=1, iteration=iteration)
+    step = write_simulated(folder, tensors, tp=tp, dp=1, pp=pp, iteration=iteration)
     state = {
         "iteration": iteration,
         "padded_vocab_size": padded,
