@@ -12,7 +12,7 @@ TORCH_CPU ?= torch==2.13.0
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, len(os.sched_getaffinity(0))))' 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: help venv quickstart test test-fast lint format clean
+.PHONY: help venv quickstart test test-transformers test-fast lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -36,6 +36,9 @@ quickstart: $(STAMP) ## Plain text -> tokenizer -> trained, exported, scored, ge
 
 test: lint ## Every check and every test
 	$(PYTEST) tests
+
+test-transformers: $(STAMP) ## Exported folders under transformers 4.56, 4.57 and 5.0 (downloads each once)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/transformers_matrix.py
 
 test-fast: $(STAMP) ## Tests of single processes that take seconds
 	$(PYTEST) -m "not slow and not multiprocess and not gpu" tests

@@ -21,6 +21,7 @@ _FILES = (
     "attention/self_adjusting.py",
     "errors.py",
 )
+_MODEL = "modeling_sepllm.py"
 CODE_FILES = {Path(name).name: _PACKAGE / name for name in _FILES}
 # In a folder all files lie side by side: `from sepllm.attention.rule import x` becomes `from .rule import x`.
 _OWN_IMPORT = re.compile(r"^(\s*)from sepllm\.(?:\w+\.)*(\w+) import ", re.MULTILINE)
@@ -42,4 +43,14 @@ def write_code_files(folder: Path) -> None:
     `auto_map` in its config.json must be that of the model's type.
     """
     for name, source in CODE_FILES.items():
-        (folder / name).write_text(_OWN_IMPORT.sub(r"\1from .\2 import ", source.read_text(encoding="utf-8")), "utf-8")
+        text = _OWN_IMPORT.sub(r"\1from .\2 import ", source.read_text(encoding="utf-8"))
+        (folder / name).write_text(text + (_naming_all(text) if name == _MODEL else ""), encoding="utf-8")
+
+
+def _naming_all(text: str) -> str:
+    """Imports of the files that the model's own file does not import itself."""
+    others = [
+        Path(name).stem for name in CODE_FILES if name != _MODEL and f"from .{Path(name).stem} import" not in text
+    ]
+    lines = "".join(f"from .{name} import __name__ as _{name}  # noqa: E402, F401\n" for name in others)
+    return f"\n# transformers 4 takes along only the files that this one names.\n{lines}"
