@@ -1,8 +1,9 @@
 """Evaluate a checkpoint: `python deepy.py eval.py config.yml [--set iteration=N]`; `-- --untrained` for step 0.
 
-One process, whatever parallel sizes the checkpoint was trained with.
+One process, whatever the checkpoint was trained with; with `eval_parallel: true` the ranks of the settings.
 """
 
+import os
 import sys
 
 
@@ -11,7 +12,10 @@ def main() -> None:
     from megatron.neox_arguments.cli import arguments_from_command_line
 
     words = sys.argv[1:]
-    args = arguments_from_command_line([word for word in words if word != "--untrained"], None)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    args = arguments_from_command_line(
+        [word for word in words if word != "--untrained"], world_size if world_size > 1 else None
+    )
     from megatron.evaluation.evaluate import evaluate
 
     evaluate(args, untrained="--untrained" in words)

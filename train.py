@@ -17,7 +17,12 @@ def main() -> None:
     args = arguments_from_command_line(sys.argv[1:], int(os.environ.get("WORLD_SIZE", "1")))
     from megatron.training.pretrain import pretrain
 
-    pretrain(args)
+    score_tasks = None
+    if args.eval_tasks_interval is not None:
+        from megatron.evaluation.during_training import scoring_of_tasks
+
+        score_tasks = scoring_of_tasks(args)
+    pretrain(args, score_tasks)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,6 @@ Note = Callable[..., None]
 
 # Linux takes no single argument above 131,072 bytes; ssh makes one of the whole remote command.
 _LARGEST_BLOB = 100_000
-# These load a model into one process, whatever layout it was trained with.
-_ONE_PROCESS = ("eval.py", "generate.py")
 _ONE_RANK = Hosts({LOCALHOST: (0,)})
 
 
@@ -44,7 +42,7 @@ def check(command: DeepyCommand) -> int:
     print(describe(args) + "\n")
     if args.hostfile and not Path(args.hostfile).exists():
         print(f"The hostfile {args.hostfile} is not on this machine; the number of ranks is the planned one.")
-    place = _describe_hosts(_ONE_RANK if _is_one_process(command.script) else hosts)
+    place = _describe_hosts(_ONE_RANK if _is_one_process(command.script, args) else hosts)
     print(f"{command.script} would start on {place}.")
     return 0
 
@@ -59,7 +57,7 @@ def launch(
     script = find_script(command.script)
     args, hosts = _settings_and_hosts(command)
     _check_length(encode_blob(args.texts, command.overrides))
-    if _is_one_process(command.script):
+    if _is_one_process(command.script, args):
         hosts = _ONE_RANK
     elif needs_other_hosts(hosts, args.force_multi):
         blob = encode_blob(args.texts, command.overrides)
@@ -161,8 +159,10 @@ def _settings_faults(files: list[str], overrides: tuple[str, ...]) -> list[str]:
     return []
 
 
-def _is_one_process(script: str) -> bool:
-    return Path(script).name in _ONE_PROCESS
+def _is_one_process(script: str, args: NeoXArgs) -> bool:
+    """generate.py, and eval.py unless told otherwise, hold the whole model, whatever layout it was trained with."""
+    name = Path(script).name
+    return name == "generate.py" or (name == "eval.py" and not args.eval_parallel)
 
 
 def _unchecked_values(files: list[str], overrides: tuple[str, ...]) -> dict[str, object]:

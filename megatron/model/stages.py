@@ -18,7 +18,7 @@ from megatron.model.attention_counter import AttentionCounter
 from megatron.model.config import ModelConfig, check_layout
 from megatron.model.embedding import FinalNorm, Head, PositionEmbedding, WordEmbedding, tied_head
 from megatron.model.loss import weighted_loss
-from megatron.model.micro_batch import micro_batch
+from megatron.model.micro_batch import MicroBatch, micro_batch
 from megatron.model.segments import Execution, segments
 from megatron.model.transformer_layer import TransformerLayer
 from megatron.mpu.parallel_state import ParallelState, TensorParallel
@@ -66,9 +66,14 @@ class StageModule(PipelineModule):
         batch = micro_batch(self.config, token_ids, self.layer_numbers, cp=self.cp)
         if self.training:
             self._counter.count(batch)
+        hidden = self.run(hidden, batch)
+        return hidden if self.stage_id == self.num_stages - 1 else (hidden, token_ids)
+
+    def run(self, hidden: Tensor, batch: MicroBatch) -> Tensor:
+        """This stage's layers on a prepared micro-batch: hidden (token ids on the first stage) -> hidden or logits."""
         for segment in self._segments:
             hidden = segment(hidden, batch=batch)
-        return hidden if self.stage_id == self.num_stages - 1 else (hidden, token_ids)
+        return hidden
 
     def pop_attention_counts(self) -> Tensor:
         """float64 [num_layers, 4] since the last call (see AttentionCounter); 0 for other stages' layers."""

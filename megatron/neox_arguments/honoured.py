@@ -25,7 +25,7 @@ _READ_BY = {
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
         "sequence_parallel "
         "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers "
-        "recompute_granularity torch_compile eval_interval "
+        "recompute_granularity torch_compile eval_interval eval_tasks_interval "
         "exit_interval log_interval train_iters train_epochs eval_iters iteration save load keep_last_n_checkpoints "
         "keep_checkpoints_every async_save auto_resume skip_nonfinite_steps skip_samples loss_spike_deviations "
         "loss_spike_action "
@@ -79,7 +79,7 @@ _READ_BY = {
         "temperature top_p top_k maximum_tokens recompute return_logits text_gen_type prompt_end "
         "sample_input_file sample_output_file num_samples"
     ),
-    "megatron/evaluation": "eval_tasks eval_results_prefix",
+    "megatron/evaluation": "eval_tasks eval_num_fewshot eval_limit eval_batch_size eval_parallel eval_results_prefix",
 }
 
 HONOURED: dict[str, str] = {key: where for where, keys in _READ_BY.items() for key in keys.split()}

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from megatron.neox_arguments.legal_layouts import stage_of
+
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
 
@@ -35,8 +37,27 @@ def profiled_steps_are_some(args: "NeoXArgs") -> Iterator[Complaint]:
         )
 
 
+def tasks_during_training_can_run(args: "NeoXArgs") -> Iterator[Complaint]:
+    if args.eval_tasks_interval is None:
+        return
+    if not args.eval_tasks:
+        yield "eval_tasks_interval", "there are no tasks to run. Set eval_tasks: [piqa], or remove it."
+    if (stage := stage_of(args)) >= 2:
+        yield (
+            "eval_tasks_interval",
+            f"ZeRO-{stage} has no forward pass of its own for tasks. Use stage 1, or run eval.py on the checkpoints.",
+        )
+    if args.torch_compile:
+        yield (
+            "eval_tasks_interval",
+            "every question has another length, and torch_compile would compile each anew. Use torch_compile: false,"
+            " or run eval.py on the checkpoints.",
+        )
+
+
 MONITOR_RULES: list[Callable[["NeoXArgs"], Iterator[Complaint]]] = [
     noise_scale_sees_whole_gradients,
     noise_scale_sees_whole_texts,
     profiled_steps_are_some,
+    tasks_during_training_can_run,
 ]

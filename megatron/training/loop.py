@@ -144,6 +144,11 @@ def at_step_edge(run: Run, stop: StopFlag) -> None:
             run.reporter.evaluation(iteration, evaluate(run.engine, name, data, args, run.parallel))
     if args.eval_iters and last and run.datasets.test is not None:
         run.reporter.evaluation(iteration, evaluate(run.engine, "test", run.datasets.test, args, run.parallel))
+    if run.score_tasks is not None and args.eval_tasks_interval and iteration % args.eval_tasks_interval == 0:
+        place.at("evaluation on tasks")
+        scores = run.score_tasks(run)
+        if scores is not None:
+            run.reporter.tasks(iteration, scores)
     place.at("agreeing at the end of the step")
     agreed = stop.agreed(save_failed=saver is not None and saver.failed())
     due = not last and args.exit_interval is not None and iteration % args.exit_interval == 0

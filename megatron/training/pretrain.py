@@ -8,15 +8,17 @@ from megatron.neox_arguments.purpose import check_for_training
 from megatron.training.build import build_run, start_parallel
 from megatron.training.loop import train
 from megatron.training.resume import load_run
+from megatron.training.run import TaskScoring
 from megatron.training.saving import check_room, own_save_folder
 from megatron.training.start_report import say_what_runs
 from megatron.training.warm_start import warm_start
 from megatron.training.watchdog import Watchdog
 
 
-def pretrain(args: NeoXArgs) -> None:
+def pretrain(args: NeoXArgs, score_tasks: TaskScoring | None = None) -> None:
     """Train the model of `args` on this rank, together with all other ranks.
 
+    score_tasks: called every `eval_tasks_interval` steps; it stands above the trainer, which hence is given it.
     Raises UserError kinds with their exit codes: data, checkpoint, numbers, and StopRequested after a save.
     """
     check_for_training(args)
@@ -25,6 +27,7 @@ def pretrain(args: NeoXArgs) -> None:
     parallel = start_parallel(args)
     with own_save_folder(args, parallel):
         run = build_run(args, parallel)
+        run.score_tasks = score_tasks
         watchdog.on_expiry = lambda message: run.reporter.event("fault", error="PeerError", message=message)
         load_run(run)
         warm_start(run)

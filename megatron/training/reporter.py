@@ -65,6 +65,15 @@ class Reporter:
         self.event(result.split, iteration=iteration, **result.as_dict())
         self._trackers.validation(result, iteration)
 
+    def tasks(self, iteration: int, scores: dict[str, dict[str, float]]) -> None:
+        """Scores of lm_eval tasks: task -> metric -> value. Metrics come as lm_eval names them, "acc,none"."""
+        for task, metrics in scores.items():
+            shown = [f"{name} {value:.4f}" for name, value in metrics.items() if "," in name and "_stderr" not in name]
+            self.say(f"{task} at step {iteration}: {', '.join(shown)}")
+        self.event("tasks", iteration=iteration, scores=scores)
+        tags = {f"tasks/{task}/{name}": value for task, metrics in scores.items() for name, value in metrics.items()}
+        self._trackers.scalars({tag.replace(",", "_"): value for tag, value in tags.items()}, iteration)
+
     def close(self) -> None:
         self._trackers.close()
         if self._events is not None:

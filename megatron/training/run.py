@@ -1,5 +1,6 @@
 """What a training run consists of, once everything is built; passed to the functions that work on it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from megatron.checkpointing.reader import CheckpointReader
@@ -14,6 +15,9 @@ from megatron.tokenizer.tokenizer import Tokenizer
 from megatron.training.engine import Engine
 from megatron.training.reporter import Reporter
 from megatron.training.state import RunState
+
+TaskScoring = Callable[["Run"], dict[str, dict[str, float]] | None]
+"""Task -> metric -> value on rank 0, None on the others; called by all ranks."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Run:
     saver: CheckpointSaver | None
     checkpoint: CheckpointReader | None  # where the run continues
     weights: CheckpointReader | None = None  # where it begins, at step 0
+    score_tasks: TaskScoring | None = None
     train_samples: int | None = None  # where the length is given in tokens or epochs
     state: RunState = field(default_factory=RunState)
 

@@ -30,7 +30,20 @@ class GenerationArgs(Group):
 
 
 class EvaluationArgs(Group):
-    """eval.py."""
+    """eval.py, and tasks during training."""
 
-    eval_tasks: list[str] | None = Field(None, description="lm_eval tasks.")
+    eval_tasks: list[str] | None = Field(None, description="lm_eval tasks: names, or paths of task files.")
+    eval_num_fewshot: Count | None = Field(
+        None, description="Solved examples in front of each question; default: as each task says."
+    )
+    eval_limit: Positive | None = Field(None, description="Documents per task, from its start; default: all.")
+    eval_batch_size: Positive | None = Field(
+        None, description="Texts that one model copy reads at once; default: the micro-batch size."
+    )
+    eval_parallel: bool = Field(
+        False, description="eval.py starts the ranks of the settings; off, one process holds the whole model."
+    )
+    eval_tasks_interval: Positive | None = Field(
+        None, description="Steps between runs of eval_tasks during training; default: never."
+    )
     eval_results_prefix: str = Field("", description="Start of the result file's name.")
