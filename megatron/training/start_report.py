@@ -15,9 +15,7 @@ def say_what_runs(run: Run) -> None:
     if derived.precision == "fp16" and run.engine.device.type == "cpu":
         run.reporter.warn("fp16 on a CPU is computed without hardware for it: slower than fp32, good for tests only.")
     if args.eval_tasks and args.eval_tasks_interval is None:
-        say(
-            f"eval_tasks {', '.join(args.eval_tasks)}: run by eval.py on a checkpoint, and here with eval_tasks_interval."
-        )
+        say(f"eval_tasks {', '.join(args.eval_tasks)}: run by eval.py, and here with eval_tasks_interval.")
     context = f"{derived.cp_size} context x " if derived.cp_size > 1 else ""
     say(
         f"Layout: {derived.pp_size} pipeline x {derived.tp_size} tensor x {context}{derived.dp_size} data; "
