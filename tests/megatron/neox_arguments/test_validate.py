@@ -133,6 +133,17 @@ BREAKING = [
     ("finetune_has_weights", {"finetune": True}, ["load", "warm_start: FOLDER"]),
     ("finetune_has_weights", {"finetune": True, "load": "a", "warm_start": "b"}, ["Keep warm_start"]),
     ("fresh_weights_belong_to_a_warm_start", {"warm_start_fresh": ["*"]}, ["warm_start: FOLDER"]),
+    ("tasks_during_training_can_run", {"eval_tasks_interval": 10}, ["no tasks", "eval_tasks: [piqa]"]),
+    (
+        "tasks_during_training_can_run",
+        {"eval_tasks_interval": 10, "eval_tasks": ["piqa"], "zero_optimization": {"stage": 2}},
+        ["ZeRO-2", "eval.py on the checkpoints"],
+    ),
+    (
+        "tasks_during_training_can_run",
+        {"eval_tasks_interval": 10, "eval_tasks": ["piqa"], "torch_compile": True},
+        ["torch_compile: false"],
+    ),
     ("profiled_steps_are_some", {"profile_step_start": 5, "profile_step_stop": 4}, ["4", "before the first, 5"]),
     ("validation_sets_have_names", {"validation_sets": {"the books": "a"}}, ["'the books'", "letters"]),
     ("validation_sets_have_names", {"validation_sets": {"test": "a"}}, ["'test'"]),
