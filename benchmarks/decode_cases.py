@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
+from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache, LlamaConfig
 
 from benchmarks.texts import PYTHIA_SEPARATORS
 from sepllm.cache.sep_cache import SepCache
 from sepllm.config import SepConfig
 
+NO_ATTENTION = "no_attention"
 INIT, WINDOW, LIMIT = 4, 256, 128
 BUDGET = INIT + WINDOW + LIMIT
 
@@ -135,3 +136,10 @@ def _states(model: Any, batch: int, length: int, seed: int) -> tuple[Tensor, Ten
     shape = (batch, config.num_key_value_heads, length, config.hidden_size // config.num_attention_heads)
     keys = torch.randn(shape, generator=generator)
     return keys, keys.clone()
+
+
+def _no_attention(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    return query.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NO_ATTENTION, _no_attention)
