@@ -5,6 +5,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from megatron.export.expressible import choose_architecture
 from megatron.export.hf_config import generation_config, hf_config
 from megatron.export.model_card import model_card
 from megatron.export.mup_folding import folded
+from megatron.export.scores import Score
 from megatron.export.tensor_map import TensorMap
 from megatron.export.tokenizer_files import write_tokenizer
 from megatron.export.verify import TOLERANCE, verify_folder
@@ -48,12 +50,14 @@ def export_checkpoint(
     precision: str = "auto",
     architecture: str = "auto",
     verify: bool = True,
+    scores: Sequence[Score] = (),
 ) -> dict[str, Any]:
     """Write the checkpoint as a folder that stock transformers loads; returns the report also written there.
 
     precision: fp32, bf16, fp16, or auto: the one it was trained in. architecture: a name of expressible.py, or auto:
-    a stock class of transformers where one computes the same, else ours. The folder appears under its name only when
-    it is complete and, with verify, proven equal; a failed one stays beside it as OUTPUT.failed.
+    a stock class of transformers where one computes the same, else ours. scores: for the model card. The folder
+    appears under its name only when it is complete and, with verify, proven equal; a failed one stays beside it as
+    OUTPUT.failed.
     Raises SettingsError for what the architecture cannot express, CheckpointError when the proof fails.
     """
     start = time.monotonic()
@@ -85,6 +89,7 @@ def export_checkpoint(
         "iteration": reader.iteration,
         "architecture": target.model_type,
         "precision": precision,
+        "data_fingerprint": reader.state.get("data_fingerprint"),
         "parameters": sum(torch.Size(reader.shape(name)).numel() for name in reader.names()),
         "verification": None,
     }
@@ -102,6 +107,8 @@ def export_checkpoint(
         precision,
         args.to_flat_dict(),
         report["verification"],
+        report["data_fingerprint"],
+        scores,
     )
     (partial / "README.md").write_text(card, encoding="utf-8")
     if verify and not report["verification"]["passed"]:

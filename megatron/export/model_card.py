@@ -1,15 +1,18 @@
 """README.md of an exported folder: what the model is, how to load it, which settings it was trained with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from megatron.export.scores import Score, score_table
+
 _TEMPLATE = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [sepllm, gpt_neox]
+tags: [{tags}]
 ---
 # {title}
 
@@ -33,7 +36,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))
 ```
 lm_eval --model hf --model_args pretrained={folder}{trust_lm_eval} --tasks TASKS --batch_size 4
 ```
-{checked}
+{evaluated}{checked}
 ## Settings of the training run
 ```yaml
 {settings}```
@@ -48,8 +51,13 @@ def model_card(
     precision: str,
     settings: dict[str, Any],
     verification: dict[str, Any] | None,
+    data_fingerprint: str | None = None,
+    scores: Sequence[Score] = (),
 ) -> str:
-    """Markdown. content: of config.json; settings: flat keys of the run; verification: of the report, if made."""
+    """Markdown. content: of config.json; settings: flat keys of the run; verification: of the report, if made.
+
+    data_fingerprint: hash of the training data, where the checkpoint tells it.
+    """
     ours = "sepllm" in content
     rows = {
         "Parameters": f"{parameters:,}",
@@ -59,7 +67,9 @@ def model_card(
         "Vocabulary (padded)": content["vocab_size"],
         "Training step": iteration,
         "Precision": precision,
+        "Training data (hash)": data_fingerprint or "not recorded",
     }
+    evaluated = f"\n## Scores\n{score_table(scores)}\n" if scores else ""
     checked = ""
     if verification is not None:
         checked = (
@@ -71,12 +81,14 @@ def model_card(
         title=folder.name,
         summary="A causal language model with separator attention (SepLLM)."
         if ours
-        else "A causal language model of the GPT-NeoX family.",
+        else f"A causal language model of type {content['model_type']}, with full attention.",
         table="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
         folder=folder.name,
         trust=", trust_remote_code=True" if ours else "",
         trust_lm_eval=",trust_remote_code=True" if ours else "",
         checked=checked,
+        evaluated=evaluated,
+        tags=f"sepllm, {content['model_type']}" if ours else content["model_type"],
         settings=yaml.safe_dump(settings, sort_keys=True, allow_unicode=True),
     )
 

@@ -19,6 +19,7 @@ def main() -> None:
     """Parse the flags, export, say what was proven."""
     flags = _parser().parse_args()
     from megatron.export.export import export_checkpoint, open_source
+    from megatron.export.scores import read_scores
 
     source = open_source(flags.input_dir, flags.config_file)
     report = export_checkpoint(
@@ -27,6 +28,7 @@ def main() -> None:
         precision=flags.precision,
         architecture=flags.architecture,
         verify=not flags.no_verify,
+        scores=read_scores(flags.results),
     )
     print(
         f"{report['checkpoint']} -> {flags.output_dir} as {report['architecture']} ({report['precision']}, "
@@ -65,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto (a stock class where one computes the same, else ours), sepllm_gpt_neox, sepllm_llama, or a stock "
         "class for full attention: neox, llama, mistral, qwen2, qwen3",
+    )
+    parser.add_argument(
+        "--results",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="results files of lm_eval or eval.py, for a table in the model card",
     )
     parser.add_argument("--no_verify", action="store_true", help="skip the comparison with our own model")
     return parser
