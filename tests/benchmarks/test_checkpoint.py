@@ -19,7 +19,7 @@ def test_a_tiny_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.set_num_threads(threads)
     result = json.loads(out.read_text())
-    assert len(result["seconds"]) == 6 and all(value > 0 for value in result["seconds"].values())
+    assert len(result["seconds"]) == 7 and all(value > 0 for value in result["seconds"].values())
     assert set(result["ratio_to_raw"]) == set(result["goals"])
 
 
