@@ -67,7 +67,7 @@ def measure(folder: Path, size: str, repeats: int) -> dict[str, Any]:
     return {
         "case": f"checkpoint of {size}: fp32 weights and two moments",
         "gigabytes": round(sum(value.nbytes for value in live.values()) / 1e9, 3),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 6) for name, value in seconds.items()},
         "spread": {name: [round(min(found), 3), round(max(found), 3)] for name, found in times.items()},
         "ratio_to_raw": ratios,
         "ratio_to_raw_without_sync": unsynced,

@@ -37,6 +37,7 @@ class Reporter:
     def warn(self, text: str) -> None:
         self._console.interrupted()
         self._logger.warning(text)
+        self.event("warning", text=text)
 
     def event(self, kind: str, **fields: Any) -> None:
         """One line in the event log."""
