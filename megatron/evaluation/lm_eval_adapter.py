@@ -156,8 +156,8 @@ class CheckpointLM(TemplateLM):
 
 
 def _shown(batches: Iterable[list[int]], total: int, name: str, hidden: bool) -> Iterator[list[int]]:
-    """The batches, with a progress bar in texts."""
-    with tqdm(total=total, desc=name, disable=hidden) as bar:
+    """The batches, with a progress bar in texts where a person watches."""
+    with tqdm(total=total, desc=name, disable=True if hidden else None) as bar:
         for chosen in batches:
             yield chosen
             bar.update(len(chosen))

@@ -73,7 +73,8 @@ def score_tasks(scorer: Scorer, tokenizer: Tokenizer, args: NeoXArgs) -> TaskSco
 def find_tasks(tasks: Sequence[str]) -> tuple[list[str], Any]:
     """(names, lm_eval's task manager) of task names and paths of task files. Raises SettingsError."""
     try:
-        from lm_eval.tasks import TaskManager
+        with contextlib.redirect_stdout(sys.stderr):  # what it loads logs to the standard output
+            from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise SettingsError(f"eval_tasks needs the package lm_eval ({error}): pip install 'sepllm[eval]'.") from error
     names, folders = task_names(tasks)

@@ -1,4 +1,4 @@
-"""The table: our figures with their errors, the published ones beside them, only tasks that we have."""
+"""tools/evaluation/compare_with_published.py: our figures with their errors, the published ones beside them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""run_tasks.py: the commands it starts, and that lm_eval knows every task of the sets."""
+"""tools/evaluation/run_tasks.py: the commands it starts, and that lm_eval knows every task of the sets."""
 
 import json
 import subprocess
