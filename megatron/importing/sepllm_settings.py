@@ -100,7 +100,7 @@ def _rule(rule: dict[str, Any], softmax: dict[str, Any]) -> dict[str, Any]:
         return {"USE_ORIGINAL_FULL_ATTEN": True} if softmax.get("kind", "softmax") == "softmax" else {}
     keys: dict[str, Any] = {"init_tok_max_idx": rule["init_tokens"] - 1}
     windows = rule["window"] if isinstance(rule["window"], list) else [rule["window"]]
-    if rule["mode"] == "streaming" or len(windows) == 1:
+    if len(set(windows)) == 1:
         keys["prefill_local_window_size"] = windows[0]
     else:
         keys |= {"USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS": True, "prefill_loc_win_size_list": windows}

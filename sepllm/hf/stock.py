@@ -13,6 +13,18 @@ from sepllm.errors import UnsupportedError
 
 _PREFIX = "sepllm_"
 _TOLERANCE = 1e-3
+# Options of our models with the values that stock classes take for granted.
+_NEUTRAL = {
+    "position_embedding": "rotary",
+    "rotary_scaling": None,
+    "bilevel_separators": None,
+    "attention_scale": None,
+    "embedding_multiplier": 1.0,
+    "logit_multiplier": 1.0,
+    "logits_soft_cap": None,
+    "shared_residual_norm": False,
+}
+_LLAMA = {"norm": "rmsnorm", "gated_mlp": True, "use_parallel_residual": False, "rotary_pct": 1.0}
 _HEADS = {"embed_out.weight": "lm_head.weight", "lm_head.weight": "embed_out.weight"}  # renamed between versions
 
 
@@ -30,10 +42,7 @@ def stock_model(model: Any) -> Any:
         return model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    kind = str(model.config.model_type).removeprefix(_PREFIX)
-    given = model.config.to_dict()
-    own = {"model_type", "architectures", "auto_map", "sepllm", "transformers_version", "dtype", "torch_dtype"}
-    config = AutoConfig.for_model(kind, **{name: value for name, value in given.items() if name not in own})
+    kind, config = _stock_config(model.config.to_dict(), AutoConfig)
     with torch.device("meta"):
         stock = AutoModelForCausalLM.from_config(config)
     wanted = stock.state_dict()
@@ -48,6 +57,27 @@ def stock_model(model: Any) -> Any:
     stock = stock.to(next(model.parameters()).device).eval()
     _check_equal(model, stock, kind)
     return stock
+
+
+def _stock_config(given: dict[str, Any], auto_config: Any) -> tuple[str, Any]:
+    """Model type and configuration of the stock class; UnsupportedError names an option that none has."""
+    odd = [name for name, value in _NEUTRAL.items() if given.get(name, value) != value]
+    odd += ["softmax"] if given.get("softmax", {}).get("kind", "softmax") != "softmax" else []
+    like_llama = given["model_type"] == "sepllm_llama"
+    if like_llama:
+        odd += [name for name, value in _LLAMA.items() if given[name] != value]
+    if odd:
+        raise UnsupportedError(
+            f"The stock classes of transformers compute something else with these weights: this model has "
+            f"{', '.join(f'{name} {given[name]!r}' for name in odd)}, which only its own code knows."
+        )
+    own = {"model_type", "architectures", "auto_map", "sepllm", "transformers_version", "dtype", "torch_dtype"}
+    keys = {name: value for name, value in given.items() if name not in own}
+    kind = "gpt_neox"
+    if like_llama:
+        kind = "qwen3" if given["qk_norm"] else "llama"
+        keys |= {"rms_norm_eps": given["layer_norm_eps"], "rope_theta": given["rotary_emb_base"]}
+    return kind, auto_config.for_model(kind, **keys)
 
 
 @torch.inference_mode()

@@ -44,7 +44,36 @@ def test_streaming_of_an_exported_model_is_its_own_rule(tmp_path: Path) -> None:
     assert (stream_nll(ours, ids, config, "every_token", "auto", "text") - expected).abs().max() < 1e-4
 
 
-def test_options_that_stock_models_lack_are_refused(tmp_path: Path) -> None:
+LLAMA = {"norm": "rmsnorm", "mlp_type": "llama", "activation": "silu", "gpt_j_residual": False, "rotary_pct": 1.0}
+
+
+@pytest.mark.parametrize("changes", [{"use_qk_layernorm": True}, {}], ids=["qwen3", "llama"])
+def test_models_named_as_llamas_too(tmp_path: Path, changes: dict) -> None:
+    """An epsilon and a rotary base far from the defaults: losing them would show."""
+    odd = {"rms_norm_epsilon": 0.02, "rotary_emb_base": 300, "num_kv_heads": 2, "use_bias_in_attn_linear": False}
+    settings = LLAMA | odd | changes
+    ours = exported(tmp_path, **settings)
+    assert ours.config.model_type == "sepllm_llama"
+    dense = exported(tmp_path / "full", USE_ORIGINAL_FULL_ATTEN=True, **settings)
+    ids = torch.randint(0, 300, (2, 60))
+    assert (stock_model(ours)(ids).logits - dense(ids).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pos_emb": "learned"},
+        {"rope_scaling": {"rope_type": "linear", "factor": 1.01}},
+        {"logits_soft_cap": 1000.0},
+        {"use_mup": True, "mup_base_width": 16},
+        LLAMA | {"gpt_j_residual": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_options_that_stock_models_lack_are_refused(tmp_path: Path, changes: dict) -> None:
     with pytest.raises(UnsupportedError, match=r"other weights|something else"):
-        stock_model(exported(tmp_path, pos_emb="learned"))
+        stock_model(exported(tmp_path, **changes))
+
+
+def test_stock_models_stay_what_they_are() -> None:
     assert stock_model(model := tiny_model("llama")) is model
