@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from megatron.errors import SettingsError
 from megatron.model.activations import GATED
-from megatron.neox_arguments.optimization import MupSettings
+from megatron.neox_arguments.optimization_settings import MupSettings
 from sepllm.attention.rope_scaling import RopeScaling
 from sepllm.attention.separators import separator_ids
 from sepllm.config import SepConfig

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from megatron.neox_arguments.batch_plan import BatchPlan
-from megatron.neox_arguments.optimization import MupSettings, OptimizerSettings, ScheduleSettings
+from megatron.neox_arguments.optimization_settings import MupSettings, OptimizerSettings, ScheduleSettings
 
 
 @dataclass(frozen=True)

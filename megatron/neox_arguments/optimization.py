@@ -1,8 +1,9 @@
-"""What the optimizer, schedule and muP keys mean together, as plain values for megatron/optim and megatron/model."""
+"""What the optimizer, schedule and muP keys mean together."""
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from megatron.neox_arguments.optimization_settings import MupSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
@@ -29,54 +30,6 @@ OPTIMIZER_PARAMS = {
 }
 # Needs more than one element of a weight at a time, so it must know which slice of which weight a rank holds.
 WHOLE_MATRICES = frozenset({"muon", "adafactor"})
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """The optimizer by name (a value of OPTIMIZERS) with its numbers. `lr` is the peak.
-
-    decoupled: weights decay beside the gradient (AdamW), not through it. hidden_lr_scale: factor on the learning
-    rate of the hidden weight matrices (muP). half_matrices: Muon may orthogonalise in bf16.
-    """
-
-    name: str
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    momentum: float
-    decay_embeddings: bool = True
-    decoupled: bool = True
-    nesterov: bool = True
-    ns_steps: int = 5
-    beta2_decay: float = -0.8
-    clip_threshold: float = 1.0
-    hidden_lr_scale: float = 1.0
-    half_matrices: bool = False
-
-
-@dataclass(frozen=True)
-class MupSettings:
-    """Factors of muP. width: this hidden_size over the base's; the rest as in the keys' descriptions."""
-
-    width: float
-    base_width: int
-    base_head_dim: int
-    init_scale: float
-    attention_temperature: float
-    output_temperature: float
-    embedding_multiplier: float
-
-
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """Lengths are in `unit` ("iters" or "tokens"). end None: the length of the run, whatever that will be."""
-
-    unit: str
-    end: int | None
-    warmup_share: float | None
-    warmup: int | None
-    final_decay: int | None
 
 
 def keeps_same_state(one: str, other: str) -> bool:

@@ -3,12 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from megatron.neox_arguments.optimization import (
-    OPTIMIZER_PARAMS,
-    OPTIMIZERS,
-    optimizer_name,
-    schedule_of,
-)
+from megatron.neox_arguments.optimization import OPTIMIZER_PARAMS, OPTIMIZERS, optimizer_name, schedule_of
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs

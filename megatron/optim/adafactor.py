@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megatron.mpu.shard import shard_of
-from megatron.neox_arguments.optimization import OptimizerSettings
+from megatron.neox_arguments.optimization_settings import OptimizerSettings
 from megatron.optim.sliced import Part, Rule, SlicedOptimizer
 
 _SMALLEST = torch.finfo(torch.float32).eps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from megatron.errors import SettingsError
-from megatron.neox_arguments.optimization import OptimizerSettings
+from megatron.neox_arguments.optimization_settings import OptimizerSettings
 
 _BLOCK = 256  # weights that share one scale
 _MOMENTS = {"exp_avg": ("state1", "qmap1", "absmax1"), "exp_avg_sq": ("state2", "qmap2", "absmax2")}

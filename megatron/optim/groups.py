@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from megatron.mpu.shard import shard_of
-from megatron.neox_arguments.optimization import OptimizerSettings
+from megatron.neox_arguments.optimization_settings import OptimizerSettings
 
 Role = Literal["vector", "embedding", "head", "hidden"]
 

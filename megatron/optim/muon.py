@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megatron.mpu.shard import shard_of
-from megatron.neox_arguments.optimization import OptimizerSettings
+from megatron.neox_arguments.optimization_settings import OptimizerSettings
 from megatron.optim.sliced import Part, Rule, SlicedOptimizer, update_adamw
 
 # Coefficients of the quintic iteration, https://kellerjordan.github.io/posts/muon/.

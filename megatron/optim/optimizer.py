@@ -7,7 +7,8 @@ import torch
 
 from megatron.errors import SettingsError
 from megatron.mpu.parallel_state import TensorParallel
-from megatron.neox_arguments.optimization import OPTIMIZERS, OptimizerSettings
+from megatron.neox_arguments.optimization import OPTIMIZERS
+from megatron.neox_arguments.optimization_settings import OptimizerSettings
 from megatron.optim.adafactor import Adafactor
 from megatron.optim.adam8bit import build_adam8bit
 from megatron.optim.groups import parameter_groups

@@ -145,7 +145,7 @@ class SepCache(Cache):
         """
         for rows in self._groups.values():
             rows.feed(token_ids, real)
-        return CacheStep(self)
+        return CacheStep(self.step_of, self.APPLY_PE_SHIFT)
 
     def waits_for_text(self) -> bool:
         """Whether some row has been nothing but padding so far."""
@@ -217,7 +217,7 @@ class SepCache(Cache):
 
         -> bool [batch, 1, new, entries], True = may look; None: everything (one new token) or plain causal.
         """
-        return CacheStep(self).mask(layer_idx)
+        return CacheStep(self.step_of, self.APPLY_PE_SHIFT).mask(layer_idx)
 
     def kept_positions(self, layer_idx: int = 0) -> list[list[int]]:
         """Per row, the columns of the batch whose keys this layer holds now, oldest first."""

@@ -1,6 +1,7 @@
 """One forward pass through a model, as its attention layers see it: what each query may look at."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,9 +11,6 @@ from sepllm.attention.interface import separator_attention
 from sepllm.attention.plan import Plan
 from sepllm.cache.rows import Chunk, OneToken
 from sepllm.errors import ShapeError
-
-if TYPE_CHECKING:
-    from sepllm.cache.sep_cache import SepCache
 
 
 class Step(Protocol):
@@ -29,14 +27,14 @@ class Step(Protocol):
 
 
 class CacheStep:
-    """A step through a SepCache."""
+    """A step through a SepCache: what each layer does with the newest tokens, and whether keys move to other places."""
 
-    def __init__(self, cache: "SepCache") -> None:
-        self.cache = cache
+    def __init__(self, step_of: Callable[[int], OneToken | Chunk], moves_keys: bool) -> None:
+        self.step_of, self.moves_keys = step_of, moves_keys
         self._bias: dict[int, Tensor] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout_p: float) -> Tensor:
-        step = self.cache.step_of(layer)
+        step = self.step_of(layer)
         if isinstance(step, Chunk):
             return separator_attention(q, k, v, step.plan, scale=scale, dropout_p=dropout_p)
         if k.shape[2] != step.used:
@@ -47,15 +45,15 @@ class CacheStep:
         return scaled_dot_product_attention(joined, k, v, bias, dropout_p, scale=scale).reshape(*q.shape[:3], -1)
 
     def mask(self, layer: int) -> Tensor | None:
-        step = self.cache.step_of(layer)
+        step = self.step_of(layer)
         if isinstance(step, OneToken):
             return None if step.keep is None else step.keep[:, None, None]
         return plan_mask(step.plan, step.plan.seq - (0 if step.gather is None else step.gather.shape[1]))
 
     def position_ids(self) -> Tensor | None:
-        if not self.cache.APPLY_PE_SHIFT:
+        if not self.moves_keys:
             return None
-        step = self.cache.step_of(0)
+        step = self.step_of(0)
         assert step.places is not None and step.first is not None
         if isinstance(step, OneToken):
             return torch.zeros_like(step.first)

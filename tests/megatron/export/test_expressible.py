@@ -7,7 +7,7 @@ import pytest
 from megatron.errors import SettingsError
 from megatron.export.expressible import choose_architecture
 from megatron.model.config import ModelConfig
-from megatron.neox_arguments.optimization import MupSettings
+from megatron.neox_arguments.optimization_settings import MupSettings
 from sepllm.attention.rope_scaling import RopeScaling
 from sepllm.config import SepConfig
 

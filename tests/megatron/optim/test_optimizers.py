@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from megatron.mpu.shard import Shard
-from megatron.neox_arguments.optimization import OptimizerSettings
+from megatron.neox_arguments.optimization_settings import OptimizerSettings
 from megatron.optim.groups import parameter_groups, role_of
 from megatron.optim.muon import orthogonalised
 from megatron.optim.optimizer import build_optimizer, set_learning_rate
