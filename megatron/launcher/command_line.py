@@ -35,6 +35,7 @@ class Command:
 
 
 COMMANDS = {
+    "plan": Command("megatron.planning.command", "memory, step time and the best legal layouts on given nodes"),
     "report": Command("megatron.report.command", "one HTML page about one or several runs"),
 }
 

@@ -5,8 +5,28 @@ A multiplication with its addition counts as two. Matrix products only, as in Pa
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from megatron.model.config import ModelConfig
+
+class Widths(Protocol):
+    """The sizes that count: a ModelConfig, or what a plan knows of one."""
+
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def mlp_hidden_size(self) -> int: ...
+    @property
+    def mlp_gated(self) -> bool: ...
+    @property
+    def padded_vocab_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +54,7 @@ class ForwardFlops:
         return self.model + again[recomputed]
 
 
-def forward_flops(config: ModelConfig, tokens: float, kept_pairs: float) -> ForwardFlops:
+def forward_flops(config: Widths, tokens: float, kept_pairs: float) -> ForwardFlops:
     """tokens: read by the model; kept_pairs: query-key pairs of all these tokens, summed over the layers."""
     heads = config.num_attention_heads * config.head_dim
     projections = config.hidden_size * (2 * heads + 2 * config.num_kv_heads * config.head_dim)
