@@ -27,7 +27,7 @@ RUNS: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 def test_the_loss_takes_as_much_at_a_time_as_planned() -> None:
-    assert LOSS_CHUNK == _CHUNK_ELEMENTS["other"]
+    assert _CHUNK_ELEMENTS["other"] == LOSS_CHUNK
 
 
 @pytest.mark.slow
