@@ -3,6 +3,7 @@
 One process, whatever the checkpoint was trained with; with `eval_parallel: true` the ranks of the settings.
 """
 
+import contextlib
 import os
 import sys
 
@@ -16,7 +17,8 @@ def main() -> None:
     args = arguments_from_command_line(
         [word for word in words if word != "--untrained"], world_size if world_size > 1 else None
     )
-    from megatron.evaluation.evaluate import evaluate
+    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed logs as it is loaded; stdout is for results alone
+        from megatron.evaluation.evaluate import evaluate
 
     evaluate(args, untrained="--untrained" in words)
 

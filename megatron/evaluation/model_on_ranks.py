@@ -1,8 +1,6 @@
 """The model of the settings on the ranks that run: all of it in one process, or one stage and tensor part per rank."""
 
-import contextlib
 import os
-import sys
 from dataclasses import replace
 
 import torch
@@ -13,20 +11,19 @@ from megatron.checkpointing.together import Together
 from megatron.inference.load import DTYPES, check_tokenizer, decode_windows, inference_config
 from megatron.inference.shared_forward import Layers, SharedForward
 from megatron.model.gpt_model import GPTModel
+from megatron.model.stages import pipeline_module
 from megatron.mpu.parallel_state import ParallelState, single_process
 from megatron.mpu.shard import shard_of, without_initial_values
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.tokenizer.tokenizer import Tokenizer, padded_vocab_size
+from megatron.training.build import start_parallel
 
 
 def join_ranks(args: NeoXArgs) -> ParallelState:
     """One process where WORLD_SIZE is 1 or absent, else the layout of the settings."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return single_process()
-    with contextlib.redirect_stdout(sys.stderr):  # what DeepSpeed logs does not belong between the results
-        from megatron.training.build import start_parallel
-
-        parallel = start_parallel(args)
+    parallel = start_parallel(args)
     return replace(parallel, tp=replace(parallel.tp, sequence=False))  # tokens are decoded one by one
 
 
@@ -66,6 +63,4 @@ def _layers(args: NeoXArgs, tokenizer: Tokenizer, parallel: ParallelState, padde
     config = inference_config(args, padded_vocab, tokenizer)
     if parallel.world_size == 1:
         return GPTModel(config)
-    from megatron.model.stages import pipeline_module  # DeepSpeed is loaded where ranks need it
-
     return pipeline_module(config, parallel, partition_method=args.pipe_partition_method)
