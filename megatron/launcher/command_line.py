@@ -37,6 +37,8 @@ class Command:
 COMMANDS = {
     "plan": Command("megatron.planning.command", "memory, step time and the best legal layouts on given nodes"),
     "report": Command("megatron.report.command", "one HTML page about one or several runs"),
+    "schema": Command("megatron.neox_arguments.schema", "the settings as a JSON schema, for editors"),
+    "completion": Command("megatron.launcher.completion", "a completion script for bash"),
 }
 
 # Options of GPT-NeoX's deepy.py and of DeepSpeed's launcher that set one key each.
@@ -75,7 +77,7 @@ def parse_command(argv: Sequence[str]) -> DeepyCommand:
     """SettingsError for a wrong command line; SystemExit(0) after --help."""
     argv = list(argv)
     own, rest = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    parser = _parser()
+    parser = script_parser()
     given = parser.parse_intermixed_args(own)
     if not given.script.endswith(".py"):
         raise SettingsError(
@@ -110,7 +112,8 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}.{hint}\n{self.format_usage()}(python deepy.py --help explains)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def script_parser() -> argparse.ArgumentParser:
+    """The options beside a script."""
     parser = _Parser(
         prog="deepy.py",
         usage="python deepy.py SCRIPT a.yml [b.yml ...] [--set key=value] [--check] [options] [-- script arguments]",

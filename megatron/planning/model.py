@@ -162,7 +162,8 @@ def vocabulary_of(args: NeoXArgs, given: int | None) -> tuple[int, str]:
     if args.tokenizer_type == "CharLevelTokenizer" or (args.vocab_file and Path(args.vocab_file).exists()):
         tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
         return tokenizer.vocab_size, str(args.vocab_file or args.tokenizer_type)
-    return _USUAL_VOCABULARY, f"assumed: {args.vocab_file or 'no vocab_file'} is not here; --vocab-size says otherwise"
+    missing = f"{args.vocab_file} is not here" if args.vocab_file else "no vocab_file is set"
+    return _USUAL_VOCABULARY, f"assumed, as {missing}; --vocab-size says otherwise"
 
 
 def stages_of(layers: int, pp: int) -> list[int]:

@@ -55,7 +55,7 @@ def loss_chart(runs: Sequence[RunLog], axis: Axis) -> Chart:
     low, high = _loss_bounds(lines)
     return Chart(
         f"loss-{axis.name}",
-        f"Loss against {axis.name}",
+        f"Loss against {'FLOPs' if axis.name == 'flops' else axis.name}",
         axis.label,
         "loss (nats per token)",
         tuple(lines),

@@ -110,7 +110,7 @@ def _legend(chart: Chart, frame: _Frame) -> tuple[list[str], int]:
     parts: list[str] = []
     x, row = _LEFT, 0
     for line in (line for line in chart.lines if line.name):
-        width = 40 + int(7.2 * len(line.name))
+        width = 52 + int(7.2 * len(line.name))
         if x + width > frame.width - _RIGHT and x > _LEFT:
             x, row = _LEFT, row + 1
         y = frame.height + 8 + row * _LEGEND_ROW
