@@ -30,3 +30,9 @@ def test_words_are_completed(script: str, typed: list[str], expected: list[str])
     line = f"COMP_WORDS=({' '.join(typed)}); COMP_CWORD={len(typed) - 1}; {call}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     done = subprocess.run(["bash", "-c", script + line], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert [word for word in done.stdout.split() if "alibi" not in word] == expected, done.stderr
+
+
+def test_loaded_as_the_page_says() -> None:
+    line = f'eval "$({sys.executable} deepy.py completion bash)" && complete -p deepy.py'
+    done = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "-F _deepy deepy.py" in done.stdout
