@@ -74,8 +74,9 @@ def estimate(model: Model, choice: Choice, device: Device, per_node: int) -> Est
 
 
 def fits(memory: Sequence[Memory], device: Device) -> bool:
-    """Whether the fullest stage's rank has room."""
-    return max(one.total for one in memory) <= USABLE * device.memory
+    """Whether the fullest stage's rank has room. Buckets on a CPU are pages that small models never touch."""
+    needed = max(one.total - (one.buffers if device.name == "cpu" else 0.0) for one in memory)
+    return needed <= USABLE * device.memory
 
 
 def step_flops(model: Model, batch: int) -> float:

@@ -10,8 +10,10 @@ import pytest
 from megatron.errors import SettingsError
 from megatron.neox_arguments.load import load_arguments
 from megatron.planning.command import main, rank
+from megatron.planning.cost import fits
 from megatron.planning.devices import device, names
 from megatron.planning.layouts import Choice, is_legal, legal_choices
+from megatron.planning.memory import Memory
 from megatron.planning.model import Model
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -79,9 +81,11 @@ def test_from_the_command_line_without_torch() -> None:
     assert len(json.loads(plan)["layouts"]) == 1 and json.loads(plan)["parameters"] == 405334016
 
 
-def test_a_measured_peak_makes_times_of_a_cpu(model: Model) -> None:
+def test_a_measured_peak_makes_times_of_a_cpu() -> None:
     on = device("cpu", tflops=0.1)
     assert (on.tflops, on.efficiency) == (0.1, 1.0)
+    buckets = [Memory(1e6, 1e6, 1e6, 1e6, 1e6, 1e6, buffers=4e9)]
+    assert fits(buckets, on) and not fits(buckets, device("a100-40gb", memory_gib=4))
     assert set(names()) >= {"cpu", "h100-80gb"}
     with pytest.raises(SettingsError, match=r"'h100' is unknown.*h100-80gb"):
         device("h100")
