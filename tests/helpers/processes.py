@@ -1,14 +1,23 @@
-"""Run a test function on several real processes, as a launcher would, and collect what each returns."""
+"""Run a test function on several real processes, as a launcher would, and collect what each returns.
 
+The processes are forked from one that has imported the libraries already: a rank then starts in milliseconds.
+"""
+
+import atexit
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,34 +40,119 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
             _wait(ranks, timeout, Path(folder))
         finally:
             for process in ranks:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+                process.end()
         return [json.loads(Path(folder, f"result-{rank}.json").read_text()) for rank in range(world_size)]
 
 
-def _start(rank: int, world_size: int, port: int, task: Path) -> subprocess.Popen:
-    environment = {
-        **os.environ,
+@dataclass
+class Rank:
+    """A forked process, a child of the nursery. code: its exit code once it has ended, negative for a signal."""
+
+    pid: int
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        if self.code is None:
+            self.code = _ask("poll", self.pid)
+        return self.code
+
+    def end(self) -> None:
+        """Kill it if it still runs, and wait for its end."""
+        while self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+
+def _start(rank: int, world_size: int, port: int, task: Path) -> Rank:
+    environment = _environment() | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
         "LOCAL_WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+    }
+    return Rank(_ask("start", environment, str(task), str(task.parent / f"output-{rank}.txt")))
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **os.environ,
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "DS_ACCELERATOR": "cpu",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    with open(task.parent / f"output-{rank}.txt", "w") as output:
-        return subprocess.Popen(
-            [sys.executable, __file__, str(task)],
-            env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
 
 
-def _wait(ranks: list[subprocess.Popen], timeout: float, folder: Path) -> None:
+@cache
+def _nursery() -> subprocess.Popen[str]:
+    """The process that ranks are forked from; it lives as long as the one that asks."""
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        env=_environment(),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.kill)
+    return process
+
+
+def _ask(*request: Any) -> Any:
+    nursery = _nursery()
+    assert nursery.stdin is not None and nursery.stdout is not None
+    nursery.stdin.write(json.dumps(request) + "\n")
+    nursery.stdin.flush()
+    return json.loads(nursery.stdout.readline())
+
+
+def _serve() -> None:
+    """The nursery: import what ranks need, then fork and look after them, a request a line."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print at import is no answer
+    import megatron.inference.load
+    import megatron.training.pretrain  # noqa: F401 - both for what they bring along
+
+    for line in sys.stdin:
+        what, *arguments = json.loads(line)
+        answer = _fork(*arguments) if what == "start" else _exit_code(*arguments)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _fork(environment: dict[str, str], task: str, output: str) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        to = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(to, 1)
+        os.dup2(to, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _run_task(Path(task))
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _exit_code(pid: int) -> int | None:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _wait(ranks: list[Rank], timeout: float, folder: Path) -> None:
     end = time.monotonic() + timeout
     while any(process.poll() is None for process in ranks):
         if any(process.poll() for process in ranks):
@@ -70,7 +164,7 @@ def _wait(ranks: list[subprocess.Popen], timeout: float, folder: Path) -> None:
     assert not failed, f"exit codes by rank (None = ended by us): {failed}\n{_last_lines(ranks, folder)}"
 
 
-def _last_lines(ranks: list[subprocess.Popen], folder: Path) -> str:
+def _last_lines(ranks: list[Rank], folder: Path) -> str:
     parts = []
     for rank in range(len(ranks)):
         lines = (folder / f"output-{rank}.txt").read_text(errors="replace").splitlines()[-40:]
@@ -99,4 +193,4 @@ def _run_task(task: Path) -> None:
 
 
 if __name__ == "__main__":
-    _run_task(Path(sys.argv[1]))
+    _serve()
