@@ -12,7 +12,7 @@ TORCH_CPU ?= torch==2.13.0
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, len(os.sched_getaffinity(0))))' 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: help venv quickstart test test-transformers test-fast lint format clean
+.PHONY: help venv quickstart test test-all test-transformers test-fast lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -34,7 +34,10 @@ $(STAMP): pyproject.toml setup.py $(wildcard requirements/*.txt)
 quickstart: $(STAMP) ## Plain text -> tokenizer -> trained, exported, scored, generating SepLLM model (./quickstart)
 	@$(BIN)/python -m training_examples.quickstart $(QUICKSTART)
 
-test: lint ## Every check and every test
+test: lint ## Every check, and the tests (all but the longest sweeps)
+	$(PYTEST) -m "not exhaustive" tests
+
+test-all: lint ## Every check and every test there is
 	$(PYTEST) tests
 
 test-transformers: $(STAMP) ## Exported folders under transformers 4.56, 4.57 and 5.0 (downloads each once)

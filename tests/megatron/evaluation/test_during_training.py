@@ -58,7 +58,9 @@ def losses(events: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("layout", [PIPELINE, SEQUENCE], ids=["pipeline", "sequence"])
+@pytest.mark.parametrize(
+    "layout", [PIPELINE, pytest.param(SEQUENCE, marks=pytest.mark.exhaustive)], ids=["pipeline", "sequence"]
+)
 def test_scores_are_those_of_the_checkpoint_and_training_goes_on_as_without(
     settings: dict[str, Any], layout: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,7 +98,15 @@ def on_ranks(place: str, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("layout", [{"model_parallel_size": 2}, {"pipe_parallel_size": 2}, {}], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"pipe_parallel_size": 2},
+        pytest.param({"model_parallel_size": 2}, marks=pytest.mark.exhaustive),
+        pytest.param({}, marks=pytest.mark.exhaustive),
+    ],
+    ids=str,
+)
 def test_ranks_score_as_one_process(place: Path, layout: dict[str, int]) -> None:
     """Tensor ranks, pipeline ranks, and two replicas that share the questions."""
     expected = in_tree(place, eval_batch_size=3)

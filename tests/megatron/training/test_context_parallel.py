@@ -71,7 +71,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(name, marks=pytest.mark.exhaustive) if name == "cp2_tp2" else name for name in LAYOUTS]
+)
 def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     ranks, overrides, modes = LAYOUTS[layout]
     count = len(modes)

@@ -62,7 +62,7 @@ def test_hard_cases_in_the_interpreter() -> None:
 
 @interpreter
 @pytest.mark.slow
-@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_everything_in_the_interpreter(half: int) -> None:
     names = THOROUGH[half::2]
     found = _interpret(names)
