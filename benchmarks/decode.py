@@ -100,6 +100,8 @@ def _measure(model: Any, flags: argparse.Namespace, batch: int, context: int) ->
             entries.append({"cache": name, "batch": batch, "context": context, "left_out": f"{size / 2**30:.1f} GiB"})
             continue
         cases[name] = make(model, ids, context)
+    if not cases:
+        return entries
     times = interleaved({name: case.step for name, case in cases.items()}, 1e9, least=flags.steps, most=flags.steps)
     for name, case in cases.items():
         entry = {"cache": name, "batch": batch, "context": context, "bytes": case.bytes} | times[name].summary()
