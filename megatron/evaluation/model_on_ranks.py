@@ -17,6 +17,7 @@ from megatron.mpu.shard import shard_of, without_initial_values
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.tokenizer.tokenizer import Tokenizer, padded_vocab_size
 from megatron.training.build import start_parallel
+from megatron.training.same_everywhere import check_same_everywhere
 
 
 def join_ranks(args: NeoXArgs) -> ParallelState:
@@ -24,6 +25,7 @@ def join_ranks(args: NeoXArgs) -> ParallelState:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return single_process()
     parallel = start_parallel(args)
+    check_same_everywhere(Together.of(parallel), args.allow_different_versions)
     return replace(parallel, tp=replace(parallel.tp, sequence=False))  # tokens are decoded one by one
 
 

@@ -23,7 +23,7 @@ _READ_BY = {
     ),
     "megatron/training": (
         "make_vocab_size_divisible_by tokenizer_type vocab_file merge_file distributed_backend "
-        "sequence_parallel "
+        "sequence_parallel allow_different_versions "
         "timeout_minutes pipe_partition_method checkpoint_activations checkpoint_num_layers "
         "recompute_granularity torch_compile eval_interval eval_tasks_interval "
         "exit_interval log_interval train_iters train_epochs eval_iters iteration save load keep_last_n_checkpoints "

@@ -2,6 +2,7 @@
 
 import os
 
+from megatron.checkpointing.together import Together
 from megatron.mpu.parallel_state import leave_parallel
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.purpose import check_for_training
@@ -9,6 +10,7 @@ from megatron.training.build import build_run, start_parallel
 from megatron.training.loop import train
 from megatron.training.resume import load_run
 from megatron.training.run import TaskScoring
+from megatron.training.same_everywhere import check_same_everywhere
 from megatron.training.saving import check_room, own_save_folder
 from megatron.training.start_report import say_what_runs
 from megatron.training.warm_start import warm_start
@@ -25,9 +27,12 @@ def pretrain(args: NeoXArgs, score_tasks: TaskScoring | None = None) -> None:
     watchdog = Watchdog(60 * args.timeout_minutes, int(os.environ.get("RANK", "0")))
     watchdog.start()
     parallel = start_parallel(args)
+    other_versions = check_same_everywhere(Together.of(parallel), args.allow_different_versions)
     with own_save_folder(args, parallel):
         run = build_run(args, parallel)
         run.score_tasks = score_tasks
+        for difference in other_versions:
+            run.reporter.warn(difference)
         watchdog.on_expiry = lambda message: run.reporter.event("fault", error="PeerError", message=message)
         load_run(run)
         warm_start(run)

@@ -30,6 +30,9 @@ class LaunchArgs(Group):
     )
     force_multi: bool = Field(False, description="Take the several-hosts way even for one host.")
     no_ssh_check: bool = Field(False, description="Do not try ssh to the hosts before starting.")
+    allow_different_versions: bool = Field(
+        False, description="Hosts with other versions of Python, torch or other libraries are warned of, not refused."
+    )
     distributed_backend: Annotated[Literal["nccl", "gloo"], AnyCase] = Field(
         "nccl", description="Communication on GPUs; without a GPU it is always gloo."
     )
