@@ -20,18 +20,16 @@ from megatron.launcher.report import Report, say
 from megatron.launcher.retries import Attempt, with_retries
 from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience, run_ranks
 from megatron.neox_arguments.arguments import NeoXArgs
-from megatron.neox_arguments.cli import encode_blob
 from megatron.neox_arguments.load import load_arguments
 from megatron.neox_arguments.problems import Problems
 from megatron.neox_arguments.purpose import check_for_training
+from megatron.neox_arguments.settings_file import settings_text, write_private
 from megatron.neox_arguments.show import describe
 from megatron.neox_arguments.sources import merge, read_files
 from sepllm.errors import did_you_mean
 
 Note = Callable[..., None]
 
-# Linux takes no single argument above 131,072 bytes; ssh makes one of the whole remote command.
-_LARGEST_BLOB = 100_000
 _ONE_RANK = Hosts({LOCALHOST: (0,)})
 
 
@@ -56,12 +54,11 @@ def launch(
     """
     script = find_script(command.script)
     args, hosts = _settings_and_hosts(command)
-    _check_length(encode_blob(args.texts, command.overrides))
     if _is_one_process(command.script, args):
         hosts = _ONE_RANK
     elif needs_other_hosts(hosts, args.force_multi):
-        blob = encode_blob(args.texts, command.overrides)
-        return run_on_hosts(args, hosts, script, blob, command.script_arguments, patience)
+        text = settings_text(args.texts, command.overrides)
+        return run_on_hosts(args, hosts, script, text, command.script_arguments, patience)
     slots = next(iter(hosts.slots.values()))
     if hosts.world_size > 1:
         check_capacity(slots, args.num_gpus, args.hostfile)
@@ -75,8 +72,8 @@ def launch(
 
     def start(saved_step: int | None) -> Attempt:
         overrides = (*command.overrides, *_to_continue(args, saved_step))
-        words = script_command(script, encode_blob(args.texts, overrides), command.script_arguments)
-        attempt, cause = _start_ranks(words, slots, args, patience)
+        text = settings_text(args.texts, overrides)
+        attempt, cause = _start_ranks(script, text, command.script_arguments, slots, args, patience)
         if attempt.code != 0:
             tell("exit", code=attempt.code, cause=cause, saved_step=attempt.saved_step)
         return attempt
@@ -90,11 +87,15 @@ def launch(
     )
 
 
-def _start_ranks(words: list[str], slots: tuple[int, ...], args: NeoXArgs, patience: Patience) -> tuple[Attempt, str]:
+def _start_ranks(
+    script: str, settings: str, arguments: tuple[str, ...], slots: tuple[int, ...], args: NeoXArgs, patience: Patience
+) -> tuple[Attempt, str]:
     """Run the ranks on this host to their end; how it ended, and the cause in words."""
     with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
+        settings_file = Path(folder, "settings.json")
+        write_private(settings_file, settings)
         ranks = local_ranks(
-            words,
+            script_command(script, str(settings_file), arguments),
             slots,
             master_addr=args.master_addr or "127.0.0.1",
             master_port=args.master_port or free_port(),
@@ -115,14 +116,6 @@ def _to_continue(args: NeoXArgs, saved_step: int | None) -> list[str]:
     if saved_step is not None:
         return [f"load={args.save}", "finetune=false"]
     return ["auto_resume=true"] if args.load is None and args.max_restarts else []
-
-
-def _check_length(blob: str) -> None:
-    if len(blob) > _LARGEST_BLOB:
-        raise SettingsError(
-            f"the settings take {len(blob):,} characters on a command line, more than the {_LARGEST_BLOB:,} that fit. "
-            "Long lists of data files are shorter as one blended set (tools/datasets/merge_datasets.py)."
-        )
 
 
 def find_script(name: str) -> str:

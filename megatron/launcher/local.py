@@ -51,6 +51,6 @@ def local_ranks(
     ]
 
 
-def script_command(script: str, blob: str, arguments: Sequence[str]) -> list[str]:
+def script_command(script: str, settings_file: str, arguments: Sequence[str]) -> list[str]:
     """What every rank runs."""
-    return [sys.executable, "-u", script, "--settings", blob, *arguments]
+    return [sys.executable, "-u", script, "--settings", settings_file, *arguments]

@@ -1,19 +1,15 @@
 """A run on several hosts, started by DeepSpeed's runner through pdsh (or another of its launchers).
 
-All that must arrive unchanged, the environment and the script's command, travels as one base64 word that no shell
-can misread; `on_host.py` unpacks it on the other side.
+All that must arrive unchanged and unseen, environment and settings, is brought to each host as a file (`parcel.py`,
+`ssh.py`); `on_host.py` unpacks it on the other side.
 """
 
-import base64
 import importlib.util
-import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,23 +18,22 @@ from megatron.launcher.environment import forwarded_variables, python_path
 from megatron.launcher.exit_codes import PEER_LOST, describe_code, signal_name
 from megatron.launcher.hostfile import Hosts
 from megatron.launcher.hosts import is_this_host
-from megatron.launcher.local import script_command
+from megatron.launcher.parcel import Parcel
 from megatron.launcher.ports import check_port
 from megatron.launcher.report import say
 from megatron.launcher.spawn import Outcome, Patience, Rank, run_ranks
+from megatron.launcher.ssh import OPTIONS, check_reachable, delivered
 from megatron.neox_arguments.arguments import NeoXArgs
 
 DEFAULT_PORT = 29500
 _PROGRAMS = {"pdsh": "pdsh", "openmpi": "mpirun", "mvapich": "mpirun_rsh", "slurm": "srun"}
-# A cut cable is noticed by ssh after 15 s; without these options it waits for ever.
-_SSH_OPTIONS = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 # DeepSpeed copies variables with these beginnings into the remote shell command, in double quotes at best.
 _COPIED_BY_RUNNER = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL", "LD_LIBRARY_PATH")
 _SAFE_IN_A_SHELL = re.compile(r"[\w@+=:,./-]*", re.ASCII)
 
 
 def run_on_hosts(
-    args: NeoXArgs, hosts: Hosts, script: str, blob: str, arguments: Sequence[str], patience: Patience
+    args: NeoXArgs, hosts: Hosts, script: str, settings: str, arguments: Sequence[str], patience: Patience
 ) -> int:
     """Start the script on all hosts and return the exit code of the run."""
     _check_tools(args.launcher)
@@ -51,14 +46,15 @@ def run_on_hosts(
     # Under pdsh the runner asks the first host for its address; the other launchers tell the ranks nothing.
     master_addr = args.master_addr or (None if args.launcher == "pdsh" else first)
     meeting = {"MASTER_ADDR": master_addr, "MASTER_PORT": str(port)} if master_addr else {}
-    with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
+    content = parcel_of(script, settings, arguments, meeting).to_bytes()
+    with delivered(list(hosts.slots), content) as parcel, tempfile.TemporaryDirectory(prefix="deepy-") as folder:
         command = runner_command(
             hosts,
             Path(folder),
             launcher=args.launcher,
             master_addr=master_addr,
             master_port=port,
-            parcel=pack(os.environ, script_command(script, blob, arguments), meeting),
+            parcel=parcel,
         )
         environment = runner_environment(os.environ)
         outcome = run_ranks([Rank(0, command, environment)], patience=patience, say=say)
@@ -94,46 +90,14 @@ def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
     folders = environment.get("PATH", os.defpath).split(os.pathsep)
     result["PATH"] = os.pathsep.join(folder for folder in folders if _SAFE_IN_A_SHELL.fullmatch(folder))
     options = environment.get("PDSH_SSH_ARGS_APPEND", "")
-    result["PDSH_SSH_ARGS_APPEND"] = f"{options} {_SSH_OPTIONS}".strip()
+    result["PDSH_SSH_ARGS_APPEND"] = f"{options} {OPTIONS}".strip()
     return result
 
 
-def pack(environment: Mapping[str, str], command: Sequence[str], meeting: Mapping[str, str]) -> str:
-    """Environment (allow-listed), meeting point and command as one word of letters, digits, `-`, `_` and `=`."""
-    variables = {**forwarded_variables(environment), "PYTHONPATH": python_path(environment), **meeting}
-    parcel = json.dumps({"environment": variables, "command": list(command)}).encode()
-    return base64.urlsafe_b64encode(zlib.compress(parcel, 9)).decode("ascii")
-
-
-def check_reachable(hosts: Sequence[str], seconds: float = 20.0) -> None:
-    """SettingsError naming every host that ssh cannot log in to without a password, with ssh's own reason."""
-    started = {
-        host: subprocess.Popen(
-            ["ssh", *_SSH_OPTIONS.split(), host, "true"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for host in hosts
-    }
-    faults = []
-    for host, process in started.items():
-        try:
-            _, reason = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, reason = process.communicate()
-            reason = f"no answer within {seconds:.0f} s"
-        if process.returncode != 0:
-            faults.append(f"  {host}: {reason.strip() or f'ssh ended with {process.returncode}'}")
-    if faults:
-        raise SettingsError(
-            "no login without a password on these hosts:\n"
-            + "\n".join(faults)
-            + "\nTry `ssh HOST true` by hand; keys are set up with `ssh-copy-id HOST`. "
-            "(no_ssh_check: true skips this test.)"
-        )
+def parcel_of(script: str, settings: str, arguments: Sequence[str], meeting: Mapping[str, str]) -> Parcel:
+    """For all hosts: the allow-listed environment, the meeting point, the script and its settings."""
+    variables = {**forwarded_variables(os.environ), "PYTHONPATH": python_path(os.environ), **meeting}
+    return Parcel(variables, script, settings, tuple(arguments), os.getcwd())
 
 
 def _check_tools(launcher: str) -> None:

@@ -1,15 +1,13 @@
-"""Command lines of train.py, eval.py and generate.py: settings files with overrides, or one blob from the launcher."""
+"""Command lines of train.py, eval.py and generate.py: settings files with overrides, or one file from the launcher."""
 
-import base64
-import binascii
 import json
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron.errors import SettingsError
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import arguments_from_texts, load_arguments
+from megatron.neox_arguments.settings_file import read_settings_file
 from sepllm.errors import did_you_mean
 
 # GPT-NeoX's own command-line overrides; each is a shorter way to write --set.
@@ -30,19 +28,19 @@ _FLAGS = ["--set", "--settings", "--check", "-d", "--conf_dir", *_SHORTCUTS]
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for: files and overrides, or a blob that holds both."""
+    """What was asked for: files and overrides, or a file of the launcher that holds both."""
 
     files: tuple[str, ...]
     overrides: tuple[str, ...]
-    blob: str | None
+    settings_file: str | None
     check: bool
 
 
 def parse_cli(argv: Sequence[str]) -> CommandLine:
-    """`a.yml b.yml [-d DIR] [--set key=value ...] [--check]` or `--settings BLOB`. Raises SettingsError."""
+    """`a.yml b.yml [-d DIR] [--set key=value ...] [--check]` or `--settings FILE`. Raises SettingsError."""
     files: list[str] = []
     overrides: list[str] = []
-    folder, blob, check = "", None, False
+    folder, settings_file, check = "", None, False
     words = list(argv)
     while words:
         flag, equals, attached = words.pop(0).partition("=")
@@ -60,7 +58,7 @@ def parse_cli(argv: Sequence[str]) -> CommandLine:
             if flag == "--set":
                 overrides.append(value)
             elif flag == "--settings":
-                blob = value
+                settings_file = value
             elif flag in ("-d", "--conf_dir"):
                 folder = value
             else:
@@ -70,36 +68,18 @@ def parse_cli(argv: Sequence[str]) -> CommandLine:
             raise SettingsError(f"unknown option {flag!r}. {known} Any key can be given as --set key=value.")
     if folder:
         files = [f"{folder.rstrip('/')}/{file}" for file in files]
-    if blob and files:
+    if settings_file and files:
         raise SettingsError(f"--settings already holds the files; do not name {', '.join(files)} as well.")
-    return CommandLine(tuple(files), tuple(overrides), blob, check)
+    return CommandLine(tuple(files), tuple(overrides), settings_file, check)
 
 
 def arguments_from_command_line(argv: Sequence[str], world_size: int | None = None) -> NeoXArgs:
     """Checked settings from a roof script's command line. world_size: the real number of processes, if they run."""
     line = parse_cli(argv)
-    if line.blob is not None:
-        texts, overrides = decode_blob(line.blob)
+    if line.settings_file is not None:
+        texts, overrides = read_settings_file(line.settings_file)
         return arguments_from_texts(texts, [*overrides, *line.overrides], world_size)
     return load_arguments(line.files, line.overrides, world_size)
-
-
-def encode_blob(texts: Iterable[tuple[str, str]], overrides: Iterable[str]) -> str:
-    """Settings as one word of ASCII for a worker's command line: base64 of zlib of JSON."""
-    packed = json.dumps({"files": [list(pair) for pair in texts], "overrides": list(overrides)})
-    return base64.urlsafe_b64encode(zlib.compress(packed.encode(), 9)).decode()
-
-
-def decode_blob(blob: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """The inverse of `encode_blob`. Raises SettingsError for anything else."""
-    try:
-        content = json.loads(zlib.decompress(base64.urlsafe_b64decode(blob)))
-        return [(str(name), str(text)) for name, text in content["files"]], [str(item) for item in content["overrides"]]
-    except (binascii.Error, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"--settings holds {blob[:20]!r}..., which is no settings blob ({error}). It is written by deepy.py;"
-            " by hand, name the .yml files instead."
-        ) from error
 
 
 def _next(flag: str, words: list[str]) -> str:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron.errors import SettingsError
-from megatron.neox_arguments.cli import decode_blob, encode_blob
 from megatron.neox_arguments.load import arguments_from_texts, load_arguments
 from megatron.neox_arguments.problems import Problems
+from megatron.neox_arguments.settings_file import read_settings_file, settings_text
 from megatron.neox_arguments.sources import merge, read_files
 
 MODEL = """
@@ -97,7 +97,8 @@ def test_it_is_no_key_of_the_command_line():
 def test_the_files_travel_to_workers_and_checkpoints(tmp_path):
     write(tmp_path, model=MODEL, mine="based_on: [model]\nseparator_token_ids: [1]\nhidden_size: 32\n")
     here = load_arguments([tmp_path / "mine.yml"], ["seed=5"])
-    texts, overrides = decode_blob(encode_blob(here.texts, here.overrides))
+    (tmp_path / "settings").write_text(settings_text(here.texts, here.overrides))
+    texts, overrides = read_settings_file(tmp_path / "settings")
     there = arguments_from_texts(texts, overrides)
     assert there == here and there.hidden_size == 32 and there.seed == 5
     assert there.source_of("hidden_size") == f"{tmp_path}/mine.yml:3"

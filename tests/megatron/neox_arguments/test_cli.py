@@ -4,13 +4,14 @@ import pytest
 import yaml
 
 from megatron.errors import SettingsError
-from megatron.neox_arguments.cli import arguments_from_command_line, decode_blob, encode_blob, parse_cli
+from megatron.neox_arguments.cli import arguments_from_command_line, parse_cli
+from megatron.neox_arguments.settings_file import settings_text, write_private
 from tests.megatron.neox_arguments.conftest import MINIMAL
 
 
 def test_files_overrides_and_check():
     line = parse_cli(["a.yml", "b", "--set", "seed=1", "--check", "--set=split=8,1,1"])
-    assert line.files == ("a.yml", "b") and line.check and line.blob is None
+    assert line.files == ("a.yml", "b") and line.check and line.settings_file is None
     assert line.overrides == ("seed=1", "split=8,1,1")
 
 
@@ -41,24 +42,13 @@ def test_wrong_command_lines(argv, part):
         parse_cli(argv)
 
 
-def test_a_blob_carries_texts_and_overrides():
-    texts, overrides = [("a.yml", "seed: 1  # é\n"), ("b.yml", "")], ["seed=2"]
-    blob = encode_blob(texts, overrides)
-    assert blob.isascii() and not set(blob) & set(" '\"/+$")
-    assert decode_blob(blob) == (texts, overrides)
-
-
-@pytest.mark.parametrize("blob", ["hello", "", "aGVsbG8=", encode_blob([], [])[:-4]])
-def test_a_damaged_blob_is_refused(blob):
-    with pytest.raises(SettingsError, match="no settings blob"):
-        decode_blob(blob)
-
-
 def test_workers_get_the_same_settings_as_the_launcher(tmp_path):
     path = tmp_path / "a.yml"
     path.write_text(yaml.safe_dump(MINIMAL))
     here = arguments_from_command_line([str(path), "--set", "seed=5"], world_size=2)
-    there = arguments_from_command_line(["--settings", encode_blob(here.texts, here.overrides)], world_size=2)
+    handed_over = tmp_path / "settings"
+    write_private(handed_over, settings_text(here.texts, here.overrides))
+    there = arguments_from_command_line(["--settings", str(handed_over)], world_size=2)
     assert there.to_flat_dict() == here.to_flat_dict() and there.derived == here.derived
-    changed = arguments_from_command_line(["--settings", encode_blob(here.texts, here.overrides), "--set", "seed=6"])
+    changed = arguments_from_command_line(["--settings", str(handed_over), "--set", "seed=6"])
     assert changed.seed == 6
