@@ -36,12 +36,13 @@ FLOORS = {
         r"megatron\.(optim|checkpointing|monitor)\..+",
         r"megatron\.training\..+",
         r"megatron\.(inference|export|importing|evaluation|report|planning)\..+",
+        r"megatron\.preflight\..+",
     ],
 }
 HEAVY = ("torch", "deepspeed", "transformers", "lm_eval")
 LIGHT = re.compile(
     r"deepy|sepllm|sepllm\.(errors|config)|megatron|"
-    r"megatron\.(errors|neox_arguments|launcher|tokenizer|report|planning)(\..+)?"
+    r"megatron\.(errors|neox_arguments|launcher|tokenizer|report|planning)(\..+)?|megatron\.preflight\..+"
 )
 TRANSFORMERS_ROOMS = re.compile(r"sepllm\.(cache|hf|streaming)\b.*")
 

@@ -73,6 +73,12 @@ def step_folders(save: Path) -> list[Path]:
     return [entry for _, entry in sorted(named, key=lambda pair: pair[0], reverse=True)]
 
 
+def foreign_checkpoint(save: Path, load: str | None, auto_resume: bool) -> Path | None:
+    """The newest checkpoint in `save` that a run with these settings would neither continue nor spare."""
+    same = auto_resume if load is None else Path(load).resolve() == save.resolve()
+    return None if same else next(iter(step_folders(save)), None)
+
+
 def restore_replaced(save: Path) -> list[Path]:
     """Give checkpoints their name back that were about to be replaced when a save of the same step was killed."""
     restored = []

@@ -2,15 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from megatron.checkpointing.together import Together
 from megatron.errors import CheckpointError
+
+if TYPE_CHECKING:  # it needs torch, and free space is asked for without
+    from megatron.checkpointing.together import Together
 
 _EXTRA_BYTES = 1 << 20  # headers, state.json, manifest
 _EXTRA_SHARE = 0.01
 
 
-def check_space(save: Path, own_bytes: int, together: Together) -> None:
+def check_space(save: Path, own_bytes: int, together: "Together") -> None:
     """Compare what all ranks will write with what is free below `save`; CheckpointError on every rank if it is less."""
     needed = sum(together.gather(own_bytes))
     needed += int(needed * _EXTRA_SHARE) + _EXTRA_BYTES

@@ -36,6 +36,9 @@ class Command:
 
 COMMANDS = {
     "plan": Command("megatron.planning.command", "memory, step time and the best legal layouts on given nodes"),
+    "preflight": Command(
+        "megatron.preflight.command", "check hosts, versions, network, disks, data; one step of the run"
+    ),
     "report": Command("megatron.report.command", "one HTML page about one or several runs"),
     "schema": Command("megatron.neox_arguments.schema", "the settings as a JSON schema, for editors"),
     "completion": Command("megatron.launcher.completion", "a completion script for bash"),

@@ -36,7 +36,7 @@ _ONE_RANK = Hosts({LOCALHOST: (0,)})
 def check(command: DeepyCommand) -> int:
     """Print the resolved settings and where the ranks would run; nothing is started, no GPU is needed."""
     find_script(command.script)
-    args, hosts = _settings_and_hosts(command, away_from_cluster=True)
+    args, hosts = settings_and_hosts(command, away_from_cluster=True)
     print(describe(args) + "\n")
     if args.hostfile and not Path(args.hostfile).exists():
         print(f"The hostfile {args.hostfile} is not on this machine; the number of ranks is the planned one.")
@@ -53,7 +53,7 @@ def launch(
     note: gets what happens to a training run as a whole, for its event log: its folder, the kind, fields.
     """
     script = find_script(command.script)
-    args, hosts = _settings_and_hosts(command)
+    args, hosts = settings_and_hosts(command)
     if _is_one_process(command.script, args):
         hosts = _ONE_RANK
     elif needs_other_hosts(hosts, args.force_multi):
@@ -128,8 +128,11 @@ def find_script(name: str) -> str:
     raise SettingsError(f"no script {name!r} in {os.getcwd()} or in {repository_root()}. {hint}")
 
 
-def _settings_and_hosts(command: DeepyCommand, away_from_cluster: bool = False) -> tuple[NeoXArgs, Hosts]:
-    """away_from_cluster: a hostfile that is not here is passed over, and the settings plan without it."""
+def settings_and_hosts(command: DeepyCommand, away_from_cluster: bool = False) -> tuple[NeoXArgs, Hosts]:
+    """The checked settings of a command and the hosts of its run; SettingsError names all that is wrong.
+
+    away_from_cluster: a hostfile that is not here is passed over, and the settings plan without it.
+    """
     files = [str(Path(command.folder, file)) if command.folder else file for file in command.files]
     wanted = HostSettings.from_values(_unchecked_values(files, command.overrides))
     elsewhere = away_from_cluster and wanted.hostfile is not None and not Path(wanted.hostfile).exists()

@@ -73,6 +73,13 @@ def _of_stage(model: Model, choice: Choice, stages: list[int], stage: int) -> Me
     )
 
 
+def checkpoint_bytes(model: Model) -> float:
+    """Of one checkpoint on disk: weights and, unless left out, fp32 masters of 16-bit weights and the moments."""
+    states = 0.0 if model.args.no_save_optim else 4 * _moments(model)
+    masters = 0 if model.args.no_save_optim or model.args.derived.precision == "fp32" else 4
+    return model.parameters * (bytes_of(model) + masters + states)
+
+
 def bytes_of(model: Model) -> int:
     """Of an element of weights and activations."""
     return 4 if model.args.derived.precision == "fp32" else 2

@@ -13,7 +13,7 @@ from typing import Any
 import deepspeed
 import torch
 
-from megatron.checkpointing.folders import check_writable, restore_replaced, step_folders
+from megatron.checkpointing.folders import check_writable, foreign_checkpoint, restore_replaced
 from megatron.checkpointing.lock import RunLock
 from megatron.checkpointing.optimizer_state import optimizer_steps
 from megatron.checkpointing.replicas import check_replicas
@@ -124,12 +124,11 @@ def _prepare(args: NeoXArgs) -> RunLock | None:
         logger.warning("%s has its name back: a save of the same step was killed while it replaced it.", folder)
     if removed:
         logger.warning("Removed what killed saves left: %s", ", ".join(folder.name for folder in removed))
-    present = step_folders(save)
-    same = args.auto_resume if args.load is None else Path(args.load).resolve() == save.resolve()
-    if present and not same:
+    foreign = foreign_checkpoint(save, args.load, args.auto_resume)
+    if foreign is not None:
         lock.release()
         raise CheckpointError(
-            f"save={args.save!r} already holds {present[0].name} of an earlier run. "
+            f"save={args.save!r} already holds {foreign.name} of an earlier run. "
             f"Continue it with --set load={args.save}, or choose another folder with --set save=FOLDER."
         )
     return lock

@@ -1,0 +1,183 @@
+"""Checks of folders and files: data alike everywhere, room for checkpoints, one folder for all hosts."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from megatron.errors import CheckpointError, DataError
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.preflight.everyone import Everyone, by_host
+from megatron.preflight.result import Result, failed, passed, skipped, warned
+from megatron.preflight.site import Site
+from megatron.preflight.sizes import room_of
+from megatron.preflight.text import bytes_text, counted
+
+_DATA, _CHECKPOINT = DataError.exit_code, CheckpointError.exit_code
+_PATIENCE = 4.0  # seconds that a network file system may take to show a new file
+_SHOWN = 3
+
+
+def data(site: Site, everyone: Everyone) -> Result:
+    """Every data set opens, its parts fit together, and all hosts have the same bytes."""
+    prefixes, files = data_prefixes(site.args), token_files(site.args)
+    answers = everyone.ask("data", 20, prefixes=prefixes, files=files)
+
+    def found() -> Result:
+        prints = {host: answer["files"] for host, answer in answers.found.items()}
+        first, own = next(iter(prints.items()))
+        odd = {host: _differing(own, theirs) for host, theirs in prints.items() if theirs != own}
+        if odd:
+            names = {host: f"unlike on {first}: {text}" for host, text in odd.items()}
+            return failed("data", by_host(names), "Copy the files anew, or keep the data in a shared folder.", _DATA)
+        tokens, size = answers.found[first]["tokens"], answers.found[first]["bytes"]
+        alike = f", alike on {len(prints)} hosts" if len(prints) > 1 else ""
+        return passed("data", f"{counted(len(prefixes), 'data set')}, {tokens:,} tokens, {bytes_text(size)}{alike}")
+
+    return answers.judged("data", found, "python tools/datasets/dataset_token_count.py PREFIX looks at one closely.")
+
+
+def save_folder(site: Site, everyone: Everyone) -> Result:
+    """`save` can be written, has room, and holds no other run."""
+    save = site.args.save
+    if save is None:
+        return skipped("save", "save is not set: the run keeps nothing")
+    answers = everyone.ask("folder", 5, path=save, load=site.args.load, auto_resume=site.args.auto_resume)
+    return answers.judged("save", lambda: _judge_save(site, save, answers.found), "Choose another: --set save=FOLDER.")
+
+
+def _judge_save(site: Site, save: str, found: Mapping[str, Any]) -> Result:
+    closed = {host: f"{one['existing']} cannot be written" for host, one in found.items() if not one["writable"]}
+    if closed:
+        return failed("save", by_host(closed), "Change its permissions, or choose --set save=FOLDER.", _CHECKPOINT)
+    foreign = {one["foreign"] for one in found.values() if one["foreign"]}
+    if foreign:
+        return failed(
+            "save",
+            f"{save} already holds {', '.join(sorted(foreign))} of an earlier run",
+            f"Continue it with --set load={save}, or choose another folder with --set save=FOLDER.",
+            _CHECKPOINT,
+        )
+    room = room_of(site.args)
+    free = {host: one["free"] for host, one in found.items()}
+    least = min(free.values())
+    words = f"{counted(room.count, 'checkpoint')} of {bytes_text(room.one)}; {bytes_text(least)} free in {save}"
+    advice = "Free some, choose --set save=FOLDER, or keep fewer with keep_last_n_checkpoints."
+    if least < room.one:
+        return failed("save", words, advice, _CHECKPOINT)
+    if least < room.needed:
+        return warned("save", f"{words}: the disk is full after {int(least // room.one)}", advice)
+    return passed("save", words)
+
+
+def shared(site: Site, everyone: Everyone) -> Result:
+    """A file that the first host writes into the folders of `save` and data is seen by the others."""
+    others = [host for host in everyone.hosts if host != site.first]
+    if not others or site.first in everyone.gone:
+        return skipped("shared", "one host")
+    wrong, lines = [], []
+    for what, path in _folders(site.args):
+        seen = _seen(site, everyone, path, others)
+        if seen is None:
+            lines.append(f"{what} {path}: not tried, {site.first} may not write there")
+        elif all(seen.values()):
+            lines.append(f"{what} {path}: one folder")
+        else:
+            apart = ", ".join(host for host, sees in seen.items() if not sees)
+            lines.append(f"{what} {path}: {apart} cannot see what {site.first} writes")
+            wrong.append(what)
+    found = "\n".join(lines)
+    if "save" in wrong:
+        return failed(
+            "shared",
+            found,
+            "Each rank writes its part of a checkpoint there, so no host would have a whole one. Set save to a folder "
+            "that all hosts mount (NFS, Lustre, a cluster file system).",
+            _CHECKPOINT,
+        )
+    if wrong:
+        return warned("shared", found, "Each host reads its own copy of the data: keep the copies alike (check above).")
+    return passed("shared", found) if lines else skipped("shared", "neither save nor data")
+
+
+def checkpoint(site: Site, everyone: Everyone) -> Result:
+    """What the run would continue from is there, whole by its sizes, and the same on all hosts."""
+    args = site.args
+    path = args.load or args.warm_start or (args.save if args.auto_resume and args.save else None)
+    if path is None:
+        return skipped("checkpoint", "starts at step 0: neither load nor auto_resume is set")
+    required = bool(args.load or args.warm_start)
+    answers = everyone.ask("checkpoint", 10, path=path, iteration=args.iteration, required=required)
+
+    def found() -> Result:
+        steps = {host: answer["step"] for host, answer in answers.found.items()}
+        if len(set(steps.values())) > 1:
+            named = by_host({host: f"step {step}" for host, step in steps.items()})
+            return failed("checkpoint", named, f"{path} is not one folder for all hosts.", _CHECKPOINT)
+        first = next(iter(answers.found.values()))
+        if first["step"] is None:
+            return passed("checkpoint", f"auto_resume: nothing in {path} yet, starts at step 0")
+        if first["passed_over"]:
+            return warned(
+                "checkpoint",
+                "\n".join([*first["passed_over"], f"{first['folder']} would be loaded"]),
+                "A damaged checkpoint is passed over; set it aside if you do not need it.",
+            )
+        return passed("checkpoint", f"step {first['step']}, {first['folder']}")
+
+    return answers.judged("checkpoint", found, "Point load to a folder with global_stepN, or leave it out.")
+
+
+def data_prefixes(args: NeoXArgs) -> list[str]:
+    """Every data set that the settings name, once."""
+    lists = (
+        [args.data_path] if args.data_path else [],
+        args.train_data_paths or [],
+        args.valid_data_paths or [],
+        args.test_data_paths or [],
+        args.train_label_data_paths or [],
+        args.valid_label_data_paths or [],
+        args.test_label_data_paths or [],
+        (args.validation_sets or {}).values(),
+        (args.validation_label_sets or {}).values(),
+    )
+    return list(dict.fromkeys(prefix for prefixes in lists for prefix in prefixes))
+
+
+def token_files(args: NeoXArgs) -> list[str]:
+    """The files of the tokenizer."""
+    return [name for name in (args.vocab_file, args.merge_file) if name]
+
+
+def _folders(args: NeoXArgs) -> list[tuple[str, str]]:
+    folders = {str(Path(prefix).parent) for prefix in data_prefixes(args)}
+    return [*([("save", args.save)] if args.save else []), *(("data", folder) for folder in sorted(folders))]
+
+
+def _seen(site: Site, everyone: Everyone, path: str, others: list[str]) -> dict[str, bool] | None:
+    """Which hosts see what the first one writes; None where it may not write."""
+    place = everyone.ask("folder", 5, [site.first], path=path).found.get(site.first)
+    if place is None or not place["writable"]:
+        return None
+    token = f"{place['existing']}/.preflight-{uuid.uuid4().hex}"
+    if not everyone.ask("leave", 5, [site.first], path=token).found.get(site.first):
+        return None
+    try:
+        end = time.monotonic() + min(_PATIENCE, everyone.seconds_left())
+        seen: dict[str, bool] = {}
+        while True:
+            missing = [host for host in others if not seen.get(host)]
+            answers = everyone.ask("look", 5, missing, path=token)
+            seen |= answers.found | dict.fromkeys(answers.lost, False)
+            if all(seen.get(host) for host in others) or time.monotonic() > end:
+                return {host: seen.get(host, False) for host in others}
+            time.sleep(0.2)
+    finally:
+        everyone.ask("take", 5, [site.first], path=token)
+
+
+def _differing(own: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    names = [name for name in own if theirs.get(name) != own[name]]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

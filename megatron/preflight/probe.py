@@ -1,0 +1,76 @@
+"""Runs on a host that is looked at: answers questions, one JSON line each, until its standard input ends.
+
+Started as `python probe.py` through ssh, or directly on this host. The questions are the functions of QUESTIONS;
+a line {"ask": name, ...} on standard input calls one, and a line that begins with MARK answers it.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MARK = "deepy-probe "
+
+
+def main() -> None:
+    # A script's own folder comes first on sys.path; the names in this one must not hide others.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from megatron.errors import UserError
+
+    # Whatever a library prints goes to standard error: the answers stay alone.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        question = json.loads(line)
+        name = question.pop("ask")
+        try:
+            answer = {"answer": _questions()[name](**question)}
+        except UserError as error:
+            answer = {"fault": str(error), "code": error.exit_code}
+        except Exception as error:
+            answer = {"fault": f"{type(error).__name__}: {error}", "code": 1}
+        answers.write(MARK + json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _questions() -> dict[str, Callable[..., Any]]:
+    from megatron.preflight import host_files, host_machine, host_network
+
+    return {
+        "begin": _begin,
+        "clock": time.time,
+        "machine": host_machine.machine,
+        "port": host_network.port_fault,
+        "resolve": host_network.resolve,
+        "listen": host_network.listen,
+        "connect": host_network.connect,
+        "data": host_files.data,
+        "folder": host_files.folder,
+        "leave": host_files.leave_token,
+        "look": host_files.sees_token,
+        "take": host_files.take_token,
+        "checkpoint": host_files.checkpoint,
+    }
+
+
+def _begin(variables: dict[str, str], folder: str) -> str:
+    """Take over the environment and the current folder of the launching host, as its ranks will; gives the name."""
+    import socket
+
+    from megatron.errors import SettingsError
+
+    os.environ.update(variables)
+    sys.path[1:1] = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise SettingsError(
+            f"the current folder {folder} is not there ({error.strerror}); every host needs it under the same path"
+        ) from None
+    return socket.gethostname()
+
+
+if __name__ == "__main__":
+    main()

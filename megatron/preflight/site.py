@@ -1,0 +1,58 @@
+"""What is looked at: a run's settings, its hosts, and the probes on them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from megatron.launcher.command_line import DeepyCommand
+from megatron.launcher.environment import forwarded_variables, python_path
+from megatron.launcher.hostfile import Hosts
+from megatron.launcher.hosts import needs_other_hosts
+from megatron.launcher.launch import settings_and_hosts
+from megatron.launcher.ssh import OPTIONS
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.preflight.everyone import Answers, Everyone
+from megatron.preflight.talk import Talk
+
+
+@dataclass(frozen=True)
+class Site:
+    """command: as for `deepy.py train.py`; args, hosts: what it amounts to; several: whether ssh is needed."""
+
+    command: DeepyCommand
+    args: NeoXArgs
+    hosts: Hosts
+    several: bool
+
+    @classmethod
+    def of(cls, command: DeepyCommand) -> "Site":
+        """Raises SettingsError where the settings or the hostfile are wrong."""
+        args, hosts = settings_and_hosts(command)
+        return cls(command, args, hosts, needs_other_hosts(hosts, args.force_multi))
+
+    @property
+    def first(self) -> str:
+        """The host where the ranks meet."""
+        return next(iter(self.hosts.slots))
+
+    @contextmanager
+    def probes(self, limit: float) -> Iterator[Everyone]:
+        """A probe on every host for as long as the block lasts; nobody is waited for beyond `limit` seconds."""
+        everyone = Everyone({host: Talk(host, self._way(host)) for host in self.hosts.slots}, limit)
+        try:
+            yield everyone
+        finally:
+            everyone.close()
+
+    def begin(self, everyone: Everyone, seconds: float) -> Answers:
+        """Give the probes the environment and the folder that the ranks will have; host -> its own name."""
+        variables = {**forwarded_variables(os.environ), "PYTHONPATH": python_path(os.environ)}
+        return everyone.ask("begin", seconds, variables=variables, folder=os.getcwd())
+
+    def _way(self, host: str) -> list[str]:
+        if not self.several:
+            return []
+        if self.args.launcher == "slurm":
+            return ["srun", "--nodes=1", "--ntasks=1", "--overlap", f"--nodelist={host}", "sh", "-c"]
+        return ["ssh", *OPTIONS.split(), host]
