@@ -40,11 +40,8 @@ def leave_record(code: int, kind: str, message: str) -> bool:
     if not folder or not rank.isdigit():
         return False
     record = FailureRecord(int(rank), host(), code, kind, message, time.monotonic(), place())
-    path = Path(folder) / f"rank-{rank}.json"
     try:
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(asdict(record)), encoding="utf-8")
-        unfinished.replace(path)
+        keep_record(Path(folder), record)
     except OSError:
         return False
     return True
@@ -56,6 +53,19 @@ def read_record(folder: Path, rank: int) -> FailureRecord | None:
         return FailureRecord(**json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def seconds_ago(record: FailureRecord) -> float:
+    """How long ago it was left, on the host where it was left: what another host can make sense of."""
+    return time.monotonic() - record.seconds
+
+
+def keep_record(folder: Path, record: FailureRecord) -> None:
+    """Put a record where `read_record` finds it: one that another host has sent."""
+    path = folder / f"rank-{record.rank}.json"
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(asdict(record)), encoding="utf-8")
+    unfinished.replace(path)
 
 
 def note_saved_step(step: int) -> None:

@@ -1,29 +1,27 @@
 """The story of a launch: settings, hosts, checks, ranks, exit code. Also `--check`, which stops before the ranks."""
 
 import os
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from megatron.errors import SettingsError
+from megatron.launcher.attempts import check_this_host, start_here, start_on_hosts
 from megatron.launcher.command_line import DeepyCommand
+from megatron.launcher.connections import WITH_AGENTS
 from megatron.launcher.environment import repository_root
-from megatron.launcher.failure_record import read_saved_step
 from megatron.launcher.hostfile import Hosts
-from megatron.launcher.hosts import LOCALHOST, HostSettings, check_capacity, choose_hosts, needs_other_hosts
-from megatron.launcher.local import local_ranks, script_command
+from megatron.launcher.hosts import LOCALHOST, HostSettings, choose_hosts, needs_other_hosts
+from megatron.launcher.local import Work
 from megatron.launcher.multi_host import run_on_hosts
-from megatron.launcher.ports import check_port, free_port
-from megatron.launcher.report import Report, say
+from megatron.launcher.report import say
 from megatron.launcher.retries import Attempt, with_retries
-from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience, run_ranks
+from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import load_arguments
 from megatron.neox_arguments.problems import Problems
 from megatron.neox_arguments.purpose import check_for_training
-from megatron.neox_arguments.settings_file import settings_text, write_private
+from megatron.neox_arguments.settings_file import settings_text
 from megatron.neox_arguments.show import describe
 from megatron.neox_arguments.sources import merge, read_files
 from sepllm.errors import did_you_mean
@@ -56,14 +54,13 @@ def launch(
     args, hosts = settings_and_hosts(command)
     if _is_one_process(command.script, args):
         hosts = _ONE_RANK
-    elif needs_other_hosts(hosts, args.force_multi):
+    several = needs_other_hosts(hosts, args.force_multi)
+    if several and args.launcher not in WITH_AGENTS:
         text = settings_text(args.texts, command.overrides)
         return run_on_hosts(args, hosts, script, text, command.script_arguments, patience)
-    slots = next(iter(hosts.slots.values()))
-    if hosts.world_size > 1:
-        check_capacity(slots, args.num_gpus, args.hostfile)
-    if args.master_port is not None:
-        check_port(args.master_port)
+    start_ranks = start_on_hosts if several else start_here
+    if not several:
+        check_this_host(hosts, args)
     folder_of_run = args.save or args.log_dir
 
     def tell(kind: str, **fields: Any) -> None:
@@ -72,8 +69,8 @@ def launch(
 
     def start(saved_step: int | None) -> Attempt:
         overrides = (*command.overrides, *_to_continue(args, saved_step))
-        text = settings_text(args.texts, overrides)
-        attempt, cause = _start_ranks(script, text, command.script_arguments, slots, args, patience)
+        work = Work(script, settings_text(args.texts, overrides), command.script_arguments)
+        attempt, cause = start_ranks(work, hosts, args, patience)
         if attempt.code != 0:
             tell("exit", code=attempt.code, cause=cause, saved_step=attempt.saved_step)
         return attempt
@@ -85,28 +82,6 @@ def launch(
         say=say,
         on_restart=lambda number, attempt: tell("restart", number=number, saved_step=attempt.saved_step),
     )
-
-
-def _start_ranks(
-    script: str, settings: str, arguments: tuple[str, ...], slots: tuple[int, ...], args: NeoXArgs, patience: Patience
-) -> tuple[Attempt, str]:
-    """Run the ranks on this host to their end; how it ended, and the cause in words."""
-    with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
-        settings_file = Path(folder, "settings.json")
-        write_private(settings_file, settings)
-        ranks = local_ranks(
-            script_command(script, str(settings_file), arguments),
-            slots,
-            master_addr=args.master_addr or "127.0.0.1",
-            master_port=args.master_port or free_port(),
-            failure_folder=folder,
-        )
-        report = Report(len(ranks), Path(folder))
-        start = time.monotonic()
-        outcome = run_ranks(ranks, patience=patience, on_exit=report.on_exit, say=say)
-        code = report.close(outcome, start)
-        saved_step = read_saved_step(Path(folder))
-        return Attempt(code, saved_step, stopped=outcome.stop_signal is not None), report.cause
 
 
 def _to_continue(args: NeoXArgs, saved_step: int | None) -> list[str]:

@@ -1,17 +1,36 @@
-"""A run whose ranks are all on this host: environments and commands for the spawner."""
+"""The ranks of this host: environments and commands for the spawner."""
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from megatron.launcher.accelerators import usable_cores
 from megatron.launcher.environment import loopback_variables, python_path, rank_variables, thread_variables
+from megatron.launcher.meeting import interface_variables
 from megatron.launcher.failure_record import FOLDER_VARIABLE
 from megatron.launcher.hosts import device_variables
 from megatron.launcher.spawn import Rank
+from megatron.neox_arguments.settings_file import write_private
 
 # The launcher's own inventions, and what an outer launcher or scheduler may have left for its one process.
 _NOT_INHERITED = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "LOCAL_SIZE")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every rank runs. script: its path; settings: text of settings_file.py; arguments: for the script itself."""
+
+    script: str
+    settings: str
+    arguments: tuple[str, ...] = ()
+
+    def command(self, folder: str | Path) -> list[str]:
+        """A rank's command line; the settings are written into a private file in folder."""
+        file = Path(folder, "settings.json")
+        write_private(file, self.settings)
+        return [sys.executable, "-u", self.script, "--settings", str(file), *self.arguments]
 
 
 def local_ranks(
@@ -22,12 +41,23 @@ def local_ranks(
     master_port: int,
     failure_folder: str,
     environment: Mapping[str, str] = os.environ,
+    first_rank: int = 0,
+    world_size: int | None = None,
+    outputs: Sequence[tuple[int, int]] | None = None,
 ) -> list[Rank]:
-    """One rank per slot, each with the user's environment and its own place in the run."""
+    """One rank per slot, each with the user's environment and its own place in the run.
+
+    first_rank, world_size: this host's share of a run on several; by default all ranks are here. outputs: see Rank.
+    """
+    world_size = world_size or len(slots)
+    if world_size == len(slots):
+        interface = loopback_variables(environment)
+    else:
+        interface = interface_variables(environment, master_addr)
     base = {name: value for name, value in environment.items() if name not in _NOT_INHERITED}
     base |= {
         **thread_variables(environment, usable_cores(), len(slots)),
-        **loopback_variables(environment),
+        **interface,
         **device_variables(slots),
         "PYTHONPATH": python_path(environment),
         "PYTHONFAULTHANDLER": environment.get("PYTHONFAULTHANDLER") or "1",
@@ -35,22 +65,18 @@ def local_ranks(
     }
     return [
         Rank(
-            rank,
+            first_rank + local_rank,
             command,
             base
             | rank_variables(
-                rank=rank,
-                local_rank=rank,
-                world_size=len(slots),
+                rank=first_rank + local_rank,
+                local_rank=local_rank,
+                world_size=world_size,
                 local_world_size=len(slots),
                 master_addr=master_addr,
                 master_port=master_port,
             ),
+            outputs[local_rank] if outputs else None,
         )
-        for rank in range(len(slots))
+        for local_rank in range(len(slots))
     ]
-
-
-def script_command(script: str, settings_file: str, arguments: Sequence[str]) -> list[str]:
-    """What every rank runs."""
-    return [sys.executable, "-u", script, "--settings", settings_file, *arguments]

@@ -22,11 +22,15 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Rank:
-    """One process to start: its global rank, its argument list, its whole environment."""
+    """One process to start: its global rank, its argument list, its whole environment.
+
+    output: file descriptors for its standard output and errors, closed here once it has them; None: it writes to ours.
+    """
 
     rank: int
     command: Sequence[str]
     environment: Mapping[str, str]
+    output: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Patience:
 
     after_lost_peer: after one that has lost another or waited in vain for it; what hangs then has hung for long.
     before_restart: the first pause before a crashed run is started again.
+    silence: how long the launching machine and a host may hear nothing of each other (several hosts).
+    after_silence: what the ranks of a host get to save and end when its launching machine is gone.
     """
 
     after_failure: float = 5.0
@@ -42,6 +48,16 @@ class Patience:
     after_stop: float = 300.0
     for_stacks: float = 0.5
     before_restart: float = 5.0
+    silence: float = 30.0
+    after_silence: float = 60.0
+
+    def after(self, code: int) -> float | None:
+        """Seconds that the other ranks get when one has ended with this code; None: they go on."""
+        if code == STOPPED:
+            return self.after_stop
+        if code == PEER_LOST:
+            return min(self.after_lost_peer, self.after_failure)
+        return self.after_failure if code else None
 
 
 DEFAULT_PATIENCE = Patience()
@@ -61,19 +77,28 @@ def run_ranks(
     patience: Patience = DEFAULT_PATIENCE,
     on_exit: Callable[[RankExit], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
+    on_start: Callable[[Callable[[float], None]], None] = lambda _: None,
 ) -> Outcome:
     """Start all ranks, wait for them, end those that do not follow a failed or stopped one.
 
-    on_exit is called for each rank as it ends; say gets lines for the user. Standard input goes to rank 0 alone.
+    on_exit is called for each rank as it ends; say gets lines for the user. on_start is called once all have been
+    started, with a function that gives them no more than so many seconds from now on. Standard input goes to rank 0
+    alone.
     """
-    return _Host(patience, on_exit, say).run(ranks)
+    return _Host(patience, on_exit, say, on_start).run(ranks)
 
 
 class _Host:
     """The ranks that are alive, and since when we wait for them."""
 
-    def __init__(self, patience: Patience, on_exit: Callable[[RankExit], None], say: Callable[[str], None]) -> None:
-        self.patience, self.on_exit, self.say = patience, on_exit, say
+    def __init__(
+        self,
+        patience: Patience,
+        on_exit: Callable[[RankExit], None],
+        say: Callable[[str], None],
+        on_start: Callable[[Callable[[float], None]], None],
+    ) -> None:
+        self.patience, self.on_exit, self.say, self.on_start = patience, on_exit, say, on_start
         self.alive: dict[int, subprocess.Popen[bytes]] = {}
         self.exits: list[RankExit] = []
         self.deadline: float | None = None
@@ -83,7 +108,7 @@ class _Host:
 
     def run(self, ranks: Sequence[Rank]) -> Outcome:
         guard = None
-        with self._signals_passed_on():
+        with signals_handled(self._pass_on):
             try:
                 self.start = time.monotonic()
                 for one in ranks:
@@ -92,6 +117,7 @@ class _Host:
                 guard = Guard(groups)
                 if self.stop_signal is not None:  # it came while we were starting: the last ranks missed it
                     self._send(self.stop_signal)
+                self.on_start(self._hurry)
                 self._wait()
             finally:
                 self._kill_all()
@@ -116,12 +142,9 @@ class _Host:
             exit_ = RankExit(rank, self._meaning(code), time.monotonic() - self.start, self.ended_by_us)
             self.exits.append(exit_)
             self.on_exit(exit_)
-            if exit_.code == STOPPED:
-                self._hurry(self.patience.after_stop)
-            elif exit_.code == PEER_LOST:
-                self._hurry(min(self.patience.after_lost_peer, self.patience.after_failure))
-            elif exit_.code != 0:
-                self._hurry(self.patience.after_failure)
+            seconds = self.patience.after(exit_.code)
+            if seconds is not None:
+                self._hurry(seconds)
 
     def _meaning(self, code: int) -> int:
         """A rank without a handler of its own dies of the signal we passed on: the shell's 128 + n, not a fault."""
@@ -168,30 +191,37 @@ class _Host:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    @contextlib.contextmanager
-    def _signals_passed_on(self) -> Iterator[None]:
-        """Our handlers while ranks run. A signal that was ignored before (nohup) stays ignored."""
-        before = {}
-        for name in FORWARDED_SIGNALS:
-            number = getattr(signal, name, None)
-            if number is None or signal.getsignal(number) == signal.SIG_IGN:
-                continue
-            before[number] = signal.signal(number, self._pass_on)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+@contextlib.contextmanager
+def signals_handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Our handler while ranks run. A signal that was ignored before (nohup) stays ignored."""
+    before = {}
+    for name in FORWARDED_SIGNALS:
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _start(one: Rank) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    out, err = one.output or (None, None)
+    process = subprocess.Popen(
         list(one.command),
         env=dict(one.environment),
-        stdin=None if one.rank == 0 else subprocess.DEVNULL,
+        stdin=None if one.rank == 0 and out is None else subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
         start_new_session=True,
         preexec_fn=die_with_parent(os.getpid()),
     )
+    for descriptor in one.output or ():
+        os.close(descriptor)
+    return process
 
 
 def _kill_group(leader: int) -> None:

@@ -25,7 +25,7 @@ class LaunchArgs(Group):
     master_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="Port at which the processes meet; a free one on a single host, else 29500."
     )
-    launcher: Annotated[Literal["pdsh", "openmpi", "mvapich", "slurm"], AnyCase] = Field(
+    launcher: Annotated[Literal["pdsh", "ssh", "openmpi", "mvapich", "slurm"], AnyCase] = Field(
         "pdsh", description="What starts the processes on several hosts."
     )
     force_multi: bool = Field(False, description="Take the several-hosts way even for one host.")
