@@ -35,7 +35,7 @@ def ssh_command(host: str, environment: Mapping[str, str]) -> list[str]:
     remote = (
         f"cd {shlex.quote(str(repository_root()))} && exec {shlex.quote(sys.executable)} -m megatron.launcher.agent"
     )
-    return ["ssh", *own, *_OPTIONS, host, remote]
+    return [shutil.which("ssh") or "ssh", *own, *_OPTIONS, host, remote]
 
 
 class Connections:
@@ -120,7 +120,7 @@ class Connections:
 def _missing(program: str) -> str:
     if program == "pdsh":
         return (
-            "launcher 'pdsh' needs the program 'pdsh', which is not on PATH (on Debian and Ubuntu: `apt install pdsh`). "
-            "launcher: ssh does without it."
+            "launcher 'pdsh' needs the program 'pdsh', which is not on PATH "
+            "(on Debian and Ubuntu: `apt install pdsh`). launcher: ssh does without it."
         )
     return f"a run on several hosts needs the program {program!r}, which is not on PATH."

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from megatron.errors import SettingsError
+from megatron.launcher.connections import Connections
 from megatron.launcher.environment import forwarded_variables, python_path
 from megatron.launcher.exit_codes import STOPPED, RankExit
 from megatron.launcher.failure_record import FailureRecord, keep_record
@@ -27,7 +28,6 @@ from megatron.launcher.local import Work
 from megatron.launcher.meeting import is_loopback, peer_to_look_at
 from megatron.launcher.report import say
 from megatron.launcher.spawn import Outcome, Patience, signals_handled
-from megatron.launcher.connections import Connections
 from megatron.neox_arguments.arguments import NeoXArgs
 
 _SECONDS_TO_ANSWER = 120.0
@@ -238,7 +238,7 @@ class Fleet:
         if not data:
             self._selector.unregister(peer.socket)
             if peer.there:
-                self._lose(peer, f"its connection broke ({' / '.join(peer.words) or 'ssh said nothing'})")
+                self._lose(peer, _broken(peer))
 
     def _take(self, peer: _Peer, frame: Frame) -> None:
         if "lines" in frame:
@@ -263,7 +263,8 @@ class Fleet:
     def _take_exit(self, peer: _Peer, exit_: RankExit, record: dict[str, Any] | None) -> None:
         now = time.monotonic()
         if record is not None:
-            keep_record(self._records, FailureRecord(**{**record, "seconds": now - record["seconds"]}))
+            known = {**record, "host": peer.name, "seconds": now - record["seconds"]}
+            keep_record(self._records, FailureRecord(**known))
         exit_ = replace(exit_, seconds=self._since_start(now))
         peer.running.discard(exit_.rank)
         self._exits.append(exit_)
@@ -316,7 +317,12 @@ class Fleet:
             peer.socket.sendall(encode(frame))
         except OSError as error:
             if peer.there:
-                self._lose(peer, f"its connection broke ({' / '.join(peer.words) or error})")
+                self._lose(peer, _broken(peer, str(error)))
+
+
+def _broken(peer: _Peer, otherwise: str = "ssh said nothing") -> str:
+    words = " / ".join(peer.words) or otherwise
+    return words if peer.hello is None else f"its connection broke ({words})"
 
 
 def _check_different(peers: Sequence[_Peer]) -> None:

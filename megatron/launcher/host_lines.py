@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from megatron.launcher.rank_output import open_log
 
@@ -32,7 +32,7 @@ class HostLines:
         for file in self._files.values():
             file.close()
 
-    def _write(self, host: str, name: str, text: str, stream: object) -> None:
+    def _write(self, host: str, name: str, text: str, stream: TextIO) -> None:
         lines = text.splitlines()
         if host in self._files:
             with contextlib.suppress(OSError):

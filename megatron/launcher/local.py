@@ -8,9 +8,9 @@ from pathlib import Path
 
 from megatron.launcher.accelerators import usable_cores
 from megatron.launcher.environment import loopback_variables, python_path, rank_variables, thread_variables
-from megatron.launcher.meeting import interface_variables
 from megatron.launcher.failure_record import FOLDER_VARIABLE
 from megatron.launcher.hosts import device_variables
+from megatron.launcher.meeting import interface_variables
 from megatron.launcher.spawn import Rank
 from megatron.neox_arguments.settings_file import write_private
 

@@ -40,7 +40,7 @@ class RankOutput:
         self._thread.start()
 
     def drain(self, rank: int, seconds: float = 0.5) -> None:
-        """Wait until all that an ended rank has printed was handed on; helper processes of it may hold the pipe open."""
+        """Wait until all that an ended rank has printed was handed on; a helper process may hold its pipe open."""
         self._ended[rank].wait(seconds)
 
     def close(self, seconds: float = 5.0) -> None:
@@ -58,7 +58,7 @@ class RankOutput:
         return writing
 
     def _read(self, tell: Tell) -> None:
-        open_streams = {rank: 2 for rank in range(len(self._ended))}
+        open_streams = dict.fromkeys(range(len(self._ended)), 2)
         while any(open_streams.values()):
             for key, _ in self._selector.select():
                 stream: _Stream = key.data
