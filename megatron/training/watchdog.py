@@ -16,7 +16,8 @@ from megatron.errors import PeerError
 from megatron.launcher import place
 from megatron.launcher.failure_record import leave_record
 
-_LATER = 2.0  # seconds after which the timer in C takes over
+_LATER = 4.0  # seconds after which the timer in C takes over
+_LAST_WORDS = 60.0  # the same while stacks, event and record are written, perhaps to the slow disk that is the cause
 
 
 class Watchdog:
@@ -47,6 +48,7 @@ class Watchdog:
                 return
 
     def _expire(self) -> NoReturn:
+        faulthandler.dump_traceback_later(_LAST_WORDS, exit=True)
         message = (
             f"no sign of life for {self.limit:.0f} s (timeout_minutes) on {place.host()} at {place.place()}: this "
             "rank waits for another one that hangs, or hangs itself. The stacks above show where."

@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,17 @@ from tests.faults.scorecard import RESULTS_VARIABLE
 
 
 @pytest.fixture
-def score(request: pytest.FixtureRequest) -> Callable[[str, int, int, str], None]:
-    """score(row, held, tried, naive): fail unless held == tried; naive: how the same fault bites a naive version."""
+def score(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """score(row, held, tried, naive, seconds): fail unless held == tried.
 
-    def record(row: str, held: int, tried: int, naive: str) -> None:
+    naive: how the same fault bites a naive version. seconds: what was measured, shown beside the row.
+    """
+
+    def record(row: str, held: int, tried: int, naive: str, seconds: Sequence[float] = ()) -> None:
         folder = os.environ.get(RESULTS_VARIABLE)
         if folder:
             result = {"row": row, "held": held, "tried": tried, "naive": naive, "test": request.node.nodeid}
+            result |= {"seconds": [round(one, 1) for one in seconds]} if seconds else {}
             Path(folder, f"{row}-{uuid.uuid4().hex}.json").write_text(json.dumps(result), encoding="utf-8")
         assert held == tried, f"{row}: {held} of {tried}"
 

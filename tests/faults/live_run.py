@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class LiveRun:
         start = ["-c", START] if quick_restarts else ["deepy.py"]
         fault = fault.removesuffix("SIGN") + str(self.sign) if fault.endswith("SIGN") else fault
         output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT)
+        self.noted = threading.Event()
         self.started = time.time()
         self.process = subprocess.Popen(
             [sys.executable, *start, script, str(config)],
@@ -44,13 +46,19 @@ class LiveRun:
             start_new_session=True,
         )
         os.close(output)
+        threading.Thread(target=self._note_the_end, daemon=True).start()
+
+    def _note_the_end(self) -> None:
+        self.process.wait()
+        self.ended = time.time()
+        self.noted.set()
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         path = self.save / "events.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [event for line in lines if (event := json.loads(line))["kind"] == kind]
 
-    def wait_for_step(self, step: int, timeout: float = 90) -> None:
+    def wait_for_step(self, step: int, timeout: float = 600) -> None:
         deadline = time.monotonic() + timeout
         while not any(event["iteration"] >= step for event in self.events("step")):
             assert self.process.poll() is None and time.monotonic() < deadline, self.output()
@@ -70,25 +78,38 @@ class LiveRun:
                 found.update(dict.fromkeys(ranks, int(entry.name)))
         return found
 
-    def end(self, timeout: float = 120) -> int:
+    def end(self, timeout: float = 600) -> int:
         """Wait for the launcher; its exit code. Everything is killed when it does not end."""
-        try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        ended = self.noted.wait(timeout)
+        if not ended:
             self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"still running after {timeout} s\n{self.output()}") from None
-        finally:
-            self.ended = time.time()
+        code = self.process.wait()
+        assert ended, f"still running after {timeout} s\n{self.output()}"
+        return code
+
+    def seconds(self) -> float:
+        """From start to end, also where it was asked for later."""
+        return self.ended - self.started
 
     def seconds_after_fault(self) -> float:
         return self.ended - self.sign.stat().st_mtime
 
+    def silence(self) -> float:
+        """Seconds without a sign of life when a rank's watchdog spoke, by its own clock."""
+        [noted] = self.folder.glob("sign.silence-*")
+        return float(noted.read_text())
+
     def output(self) -> str:
         return (self.folder / "output.txt").read_text(errors="replace")[-20_000:]
 
-    def orphans(self) -> list[str]:
-        """Processes anywhere whose environment or command line names this run's folder."""
+    def orphans(self, patience: float = 30) -> list[str]:
+        """Processes anywhere whose environment or command line names this run's folder, and that stay."""
+        deadline = time.monotonic() + patience  # what was killed may not have had its turn to vanish yet
+        while (found := self._processes()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _processes(self) -> list[str]:
         mark, found = str(self.folder).encode(), []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
