@@ -60,6 +60,7 @@ _SHORTHANDS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (("--eval_results_prefix",), "eval_results_prefix", "TEXT", "start of the results' file name"),
     (("--wandb_group",), "wandb_group", "NAME", "Weights & Biases group"),
     (("--wandb_team",), "wandb_team", "NAME", "Weights & Biases team"),
+    (("--wandb_run_name",), "wandb_run_name", "NAME", "Weights & Biases run name"),
 )
 _NUMBERS = ("num_nodes", "num_gpus", "master_port", "iteration")
 

@@ -29,6 +29,7 @@ _LOST_PEER = re.compile(
     r"no more data can be read|application timeout caused pair closure|monitoredBarrier",
     re.IGNORECASE,
 )
+_hanging = False
 _LOST_PEER_TYPES = ("DistNetworkError", "DistBackendError", "DistStoreError")
 
 
@@ -38,11 +39,17 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    if code != 0 and _process_group_is_up():
+    if _hanging or (code != 0 and _process_group_is_up()):
         # Taking down a process group that has lost a member can hang for minutes; the message is out already.
         logging.shutdown()
         os._exit(code)
     sys.exit(code)
+
+
+def leave_without_waiting() -> None:
+    """A thread of a library hangs, and what that library does at exit would too: end the process at once."""
+    global _hanging
+    _hanging = True
 
 
 def run(main: Callable[[], int | None]) -> int:

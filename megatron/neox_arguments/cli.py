@@ -22,6 +22,7 @@ _SHORTCUTS = {
     "--hostfile": "hostfile",
     "--wandb_group": "wandb_group",
     "--wandb_team": "wandb_team",
+    "--wandb_run_name": "wandb_run_name",
 }
 _FLAGS = ["--set", "--settings", "--check", "-d", "--conf_dir", *_SHORTCUTS]
 

@@ -31,7 +31,8 @@ _READ_BY = {
         "loss_spike_action "
         "finetune warm_start warm_start_fresh no_load_optim no_load_rng no_save_optim no_save_rng "
         "profile profile_step_start profile_step_stop memory_profiling memory_profiling_path "
-        "log_dir tensorboard_dir use_wandb wandb_group wandb_team wandb_project wandb_host log_grad_norm "
+        "log_dir tensorboard_dir use_wandb wandb_group wandb_team wandb_run_name wandb_project wandb_host "
+        "use_comet comet_workspace comet_project comet_experiment_name comet_tags comet_others log_grad_norm "
         "log_param_norm log_grad_pct_zeros log_optimizer_states log_gradient_noise_scale "
         "gradient_noise_scale_n_batches log_sample_hashes loss_average peak_theoretical_tflops"
     ),

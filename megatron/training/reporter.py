@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from megatron.monitor.comet_sink import CometSettings, CometSink
 from megatron.monitor.console import StepConsole
 from megatron.monitor.events import EventLog
 from megatron.monitor.logger import configure_logging
 from megatron.monitor.set_loss import SetLoss
-from megatron.monitor.sinks import Sink, TensorBoardSink, Trackers, WandbSettings, WandbSink
 from megatron.monitor.step_result import StepResult
+from megatron.monitor.tensorboard_sink import TensorBoardSink
+from megatron.monitor.trackers import Sink, Trackers
+from megatron.monitor.wandb_sink import WandbSettings, WandbSink
 from megatron.mpu.parallel_state import ParallelState
 from megatron.neox_arguments.arguments import NeoXArgs
 
@@ -28,6 +31,7 @@ class Reporter:
         self._events = EventLog(Path(folder) / "events.jsonl") if speaks and folder else None
         self._trackers = Trackers(_sinks(args) if speaks else [])
         self._speaks = speaks
+        self._failed = False
 
     def say(self, text: str) -> None:
         """One sentence for the person who watches."""
@@ -40,7 +44,10 @@ class Reporter:
         self.event("warning", text=text)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """One line in the event log."""
+        """One line in the event log. A resume or return takes back what trackers were told of later steps."""
+        self._failed = self._failed or kind == "fault"
+        if self._speaks and kind in ("start", "resume", "rollback"):
+            self._trackers.rewind(fields["iteration"])
         if self._events is not None:
             self._events.write(kind, **fields)
 
@@ -76,7 +83,7 @@ class Reporter:
         self._trackers.scalars({tag.replace(",", "_"): value for tag, value in tags.items()}, iteration)
 
     def close(self) -> None:
-        self._trackers.close()
+        self._trackers.close(self._failed)
         if self._events is not None:
             self._events.close()
 
@@ -86,8 +93,23 @@ def _sinks(args: NeoXArgs) -> list[Sink]:
     if args.tensorboard_dir is not None:
         sinks.append(TensorBoardSink(args.tensorboard_dir))
     if args.use_wandb:
-        settings = WandbSettings(
-            project=args.wandb_project, team=args.wandb_team, group=args.wandb_group, host=args.wandb_host
+        wandb = WandbSettings(
+            project=args.wandb_project,
+            team=args.wandb_team,
+            group=args.wandb_group,
+            run_name=args.wandb_run_name,
+            host=args.wandb_host,
+            folder=args.save,
         )
-        sinks.append(WandbSink(settings, args.to_flat_dict()))
+        sinks.append(WandbSink(wandb, args.to_flat_dict()))
+    if args.use_comet:
+        comet = CometSettings(
+            workspace=args.comet_workspace,
+            project=args.comet_project,
+            experiment_name=args.comet_experiment_name,
+            tags=tuple(args.comet_tags or ()),
+            others=args.comet_others,
+            folder=args.save,
+        )
+        sinks.append(CometSink(comet, args.to_flat_dict()))
     return sinks

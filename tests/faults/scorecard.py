@@ -49,7 +49,7 @@ ROWS = {
     "S27": ("clock set back, other time zone, late file system", "same choice; a clear wait"),
     "S28": ("read-only data, unwritable save (not root)", "works; refused before step 1"),
     "S29": ("malicious file for every reader", "no code runs"),
-    "S33": ("tracker unreachable", "run unaffected, local log whole"),
+    "S33": ("tracker refuses or never answers", "run unaffected, local log whole"),
     "A2": ("one replica's weight differs in one bit", "named at the next save, which is not made"),
 }
 

@@ -1,5 +1,7 @@
 """What a run says about itself."""
 
+from typing import Any
+
 from pydantic import Field
 
 from megatron.neox_arguments.fields.base import Group, Positive
@@ -32,5 +34,12 @@ class MonitorArgs(Group):
     use_wandb: bool | None = Field(None, description="Log to Weights & Biases.")
     wandb_group: str | None = Field(None, description="Its run group.")
     wandb_team: str | None = Field(None, description="Its entity.")
+    wandb_run_name: str | None = Field(None, description="Its run name.")
     wandb_project: str = Field("neox", description="Its project.")
     wandb_host: str = Field("https://api.wandb.ai", description="Its server.")
+    use_comet: bool | None = Field(None, description="Log to Comet.")
+    comet_workspace: str | None = Field(None, description="Its workspace.")
+    comet_project: str | None = Field(None, description="Its project.")
+    comet_experiment_name: str | None = Field(None, description="Name of its experiment.")
+    comet_tags: list[str] | None = Field(None, description="Tags of its experiment.")
+    comet_others: dict[str, Any] | None = Field(None, description="Further fields of its experiment.")
