@@ -23,13 +23,15 @@ from megatron.launcher.hosts import check_capacity
 from megatron.launcher.local import Work, local_ranks
 from megatron.launcher.meeting import meeting_address, meeting_port
 from megatron.launcher.rank_output import RankOutput
-from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience, run_ranks
+from megatron.launcher.spawn import DEFAULT_PATIENCE, FORWARDED_SIGNALS, Patience, run_ranks
 from megatron.launcher.uplink import LauncherGone, Uplink
 
 _BEAT_SECONDS = 1.0
 
 
 def main() -> int:
+    for name in FORWARDED_SIGNALS:  # what we are told to pass on must not be ignored because our starter ignored it
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
     uplink = Uplink(DEFAULT_PATIENCE.silence)
     uplink.send(hello={"host": socket.gethostname(), "address": _reached_at()})
     try:

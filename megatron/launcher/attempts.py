@@ -3,10 +3,13 @@
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from megatron.errors import SettingsError
+from megatron.launcher.elastic import Share, TooFewHosts, fewer_hosts
 from megatron.launcher.environment import repository_root
+from megatron.launcher.exit_codes import PEER_LOST
 from megatron.launcher.failure_record import read_saved_step
 from megatron.launcher.fleet import Fleet, HostsGone, mission_of
 from megatron.launcher.hostfile import Hosts
@@ -45,22 +48,57 @@ def start_here(work: Work, hosts: Hosts, args: NeoXArgs, patience: Patience) -> 
         return Attempt(code, saved_step, stopped=outcome.stop_signal is not None), report.cause
 
 
-def start_on_hosts(work: Work, hosts: Hosts, args: NeoXArgs, patience: Patience) -> tuple[Attempt, str]:
-    """The same on several hosts. SettingsError when one does not answer or lacks something."""
+class OnHosts:
+    """Starts on several hosts. The first needs them all; a later one may go on with fewer (min_hosts)."""
+
+    def __init__(self, whole: Share, overrides: tuple[str, ...], patience: Patience) -> None:
+        """overrides: the user's own `key=value`."""
+        self._whole, self._overrides, self._patience = whole, overrides, patience
+        self._begun = False
+
+    def start(self, work: Callable[[tuple[str, ...]], Work]) -> tuple[Attempt, str]:
+        """All ranks on all hosts, or on those that answer. work: what they run, given changes of settings.
+
+        SettingsError when this is the first start, and a host does not answer or lacks something.
+        """
+        share, gone = self._whole, dict[str, str]()
+        while True:
+            try:
+                result = _start(work(share.changes), share, self._patience)
+                self._begun = True
+                return result
+            except HostsGone as silent:
+                if not self._begun:
+                    raise SettingsError(_no_answer(silent)) from None
+                gone |= silent.reasons
+                say(_no_answer(silent))
+            try:
+                share = fewer_hosts(self._whole, gone, self._overrides)
+            except TooFewHosts as few:
+                say(str(few))
+                return Attempt(PEER_LOST, None), f"no answer from {', '.join(gone)}"
+            say(
+                f"going on with {', '.join(share.hosts.slots)}: {share.hosts.world_size} ranks instead of "
+                f"{self._whole.hosts.world_size}, {', '.join(share.changes)}"
+            )
+
+
+def _start(work: Work, share: Share, patience: Patience) -> tuple[Attempt, str]:
     with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
-        report = Report(hosts.world_size, Path(folder))
-        fleet = Fleet(hosts, mission_of(args, work, patience), Path(folder), report.on_exit)
+        report = Report(share.hosts.world_size, Path(folder))
+        fleet = Fleet(share.hosts, mission_of(share.args, work, patience), Path(folder), report.on_exit)
         start = time.monotonic()
-        try:
-            outcome = fleet.run()
-        except HostsGone as gone:
-            raise SettingsError(
-                f"no answer from these hosts:\n{gone}\n"
-                "Each needs a login without a password (try `ssh HOST true`; keys are set up with `ssh-copy-id HOST`), "
-                f"and {sys.executable} and {repository_root()} under the same path."
-            ) from None
+        outcome = fleet.run()
         code = report.close(outcome, start)
         return Attempt(code, fleet.saved_step, stopped=outcome.stop_signal is not None), report.cause
+
+
+def _no_answer(gone: HostsGone) -> str:
+    return (
+        f"no answer from these hosts:\n{gone}\n"
+        "Each needs a login without a password (try `ssh HOST true`; keys are set up with `ssh-copy-id HOST`), "
+        f"and {sys.executable} and {repository_root()} under the same path."
+    )
 
 
 def _slots_here(hosts: Hosts) -> tuple[int, ...]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from megatron.errors import SettingsError
-from megatron.launcher.attempts import check_this_host, start_here, start_on_hosts
+from megatron.launcher.attempts import OnHosts, check_this_host, start_here
 from megatron.launcher.command_line import DeepyCommand
 from megatron.launcher.connections import WITH_AGENTS
+from megatron.launcher.elastic import Share
 from megatron.launcher.environment import repository_root
 from megatron.launcher.hostfile import Hosts
 from megatron.launcher.hosts import LOCALHOST, HostSettings, choose_hosts, needs_other_hosts
@@ -58,9 +59,9 @@ def launch(
     if several and args.launcher not in WITH_AGENTS:
         text = settings_text(args.texts, command.overrides)
         return run_on_hosts(args, hosts, script, text, command.script_arguments, patience)
-    start_ranks = start_on_hosts if several else start_here
     if not several:
         check_this_host(hosts, args)
+    on_hosts = OnHosts(Share(hosts, args), command.overrides, patience) if several else None
     folder_of_run = args.save or args.log_dir
 
     def tell(kind: str, **fields: Any) -> None:
@@ -68,9 +69,11 @@ def launch(
             note(folder_of_run, kind, **fields)
 
     def start(saved_step: int | None) -> Attempt:
-        overrides = (*command.overrides, *_to_continue(args, saved_step))
-        work = Work(script, settings_text(args.texts, overrides), command.script_arguments)
-        attempt, cause = start_ranks(work, hosts, args, patience)
+        def work(changes: tuple[str, ...] = ()) -> Work:
+            overrides = (*command.overrides, *_to_continue(args, saved_step), *changes)
+            return Work(script, settings_text(args.texts, overrides), command.script_arguments)
+
+        attempt, cause = on_hosts.start(work) if on_hosts else start_here(work(), hosts, args, patience)
         if attempt.code != 0:
             tell("exit", code=attempt.code, cause=cause, saved_step=attempt.saved_step)
         return attempt

@@ -73,7 +73,7 @@ _READ_BY = {
     "derived.tp_size": "model_parallel_size",
     "derived.cp_size": "context_parallel_size",
     "megatron/launcher": (
-        "max_restarts hostfile num_gpus "
+        "max_restarts min_hosts hostfile num_gpus "
         "master_addr master_port force_multi launcher no_ssh_check include exclude num_nodes"
     ),
     "megatron/inference": (

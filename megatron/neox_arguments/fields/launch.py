@@ -39,6 +39,9 @@ class LaunchArgs(Group):
     timeout_minutes: float = Field(
         30.0, gt=0, description="A collective call that takes longer ends the job (exit code 6)."
     )
+    min_hosts: Positive | None = Field(
+        None, description="A restart may go on without hosts that do not answer, down to this many; absent: it may not."
+    )
     max_restarts: Count = Field(
         0, description="Times that deepy.py starts a crashed run again; three crashes without a new save end it."
     )

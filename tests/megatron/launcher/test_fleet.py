@@ -59,17 +59,22 @@ def main():
             raise ConnectionResetError("Connection reset by peer")
         elif kind == "kill":
             os.kill(os.getpid(), value)
+        elif kind == "leave" and os.environ["FAKE_HOST"] == value:
+            open(f"refuses-{value}", "w").close()
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
         elif kind == "saved":
             note_saved_step(value)
         elif kind == "wait for stop":
             stop = []
             signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
             with open(f"pid-{RANK}", "w") as file:
-                file.write(str(os.getpid()))
+                file.write(f"{os.getpid()} {os.getppid()}")
             print("ready", flush=True)
             open(f"ready-{RANK}", "w").close()
             while not stop:
                 time.sleep(0.01)
+            open(f"stopped-{RANK}", "w").close()
             raise errors.StopRequested("saved at step 7")
 
 run_main(main)
@@ -90,8 +95,19 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# deepy.py with less patience.
+DEEPY = """
+import sys
+from megatron.launcher.command_line import parse_command
+from megatron.launcher.entry import run_main
+from megatron.launcher.launch import launch
+from megatron.launcher.spawn import Patience
+run_main(lambda: launch(parse_command(sys.argv[1:]), Patience(after_failure=1.0, silence=8.0, before_restart=0.1)))
+"""
+
+
 def start(plan: dict, *words: str, settings: str = "", launcher: str = "ssh") -> "subprocess.Popen[str]":
-    command = [sys.executable, str(ROOT / "deepy.py"), "probe.py", "tiny.yml", "--launcher", launcher]
+    command = [sys.executable, "-c", DEEPY, "probe.py", "tiny.yml", "--launcher", launcher]
     for setting in settings.split():
         command += ["--set", setting]
     return subprocess.Popen(
@@ -174,3 +190,102 @@ def test_a_stop_reaches_the_ranks_of_every_host(cluster: Path, number: int, to_a
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 75, errors
     assert f"{to_all} passed on to 2 hosts" in errors and errors.count("saved at step 7") == 1
+
+
+def pids(*ranks: int) -> dict[str, int]:
+    """The processes of these ranks and of their hosts' agents, once the ranks are ready."""
+    wait_for(lambda: all(Path(f"ready-{rank}").exists() for rank in ranks))
+    found = {rank: Path(f"pid-{rank}").read_text().split() for rank in ranks}
+    return {f"{name} {rank}": int(pair[n]) for rank, pair in found.items() for n, name in enumerate(("rank", "agent"))}
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+BOTH_WAIT = {"0": [["wait for stop", 0]], "1": [["wait for stop", 0]]}
+
+
+def test_a_killed_launcher_leaves_nobody_and_the_ranks_save(cluster: Path) -> None:
+    process = start(BOTH_WAIT)
+    processes = pids(0, 1)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(map(is_there, processes.values())))
+    assert (cluster / "stopped-0").exists() and (cluster / "stopped-1").exists()
+    assert "the connection to the launching machine has ended" in "".join(
+        file.read_text() for file in (cluster / "logs of the run" / "output").iterdir()
+    )
+
+
+def test_a_killed_agent_takes_its_ranks_along_and_ends_the_run(cluster: Path) -> None:
+    process = start(BOTH_WAIT)
+    processes = pids(0, 1)
+    os.kill(processes["agent 1"], signal.SIGKILL)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 6, errors
+    assert "(host node-b) failed: host lost: its connection broke" in errors
+    assert not any(map(is_there, processes.values()))
+
+
+def test_a_broken_connection_is_a_lost_host_also_when_the_others_save_and_stop(cluster: Path) -> None:
+    """The host that is cut off stops the run; that the others follow it is no stop that anybody asked for."""
+    process = start({**BOTH_WAIT, "0": [["await", "stopped-1"], ["raise", "StopRequested"]]})
+    processes = pids(1)
+    [ssh] = [pid for host, _, pid in map(json.loads, Path("ssh.jsonl").read_text().splitlines()) if host == "node-b"]
+    os.kill(ssh, signal.SIGKILL)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 6, errors
+    assert "(host node-b) failed: host lost" in errors
+    wait_for(lambda: not any(map(is_there, processes.values())))
+    assert (cluster / "stopped-1").exists()
+
+
+@pytest.mark.slow
+def test_a_cut_link_is_noticed_on_both_sides(cluster: Path) -> None:
+    process = start(BOTH_WAIT)
+    processes = pids(0, 1)
+    (cluster / "cut-node-b").touch()
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 6, errors
+    assert "(host node-b) failed: host lost: nothing heard from it for 8 s" in errors
+    wait_for(lambda: not any(map(is_there, processes.values())))
+    assert (cluster / "stopped-1").exists(), "the host that is cut off stops by itself"
+    said = (cluster / "logs of the run" / "output" / "node-b-rank-00001.log").read_text()
+    assert "nothing heard from the launching machine for 8 s; the ranks have 60 s to save and end" in said
+
+
+def test_a_restart_goes_on_from_what_any_host_has_saved(cluster: Path) -> None:
+    plan = {"0": [["tell", 0], ["await", "found-1.json"], ["saved", 4], ["kill", 9]], "1": [["tell", 0]]}
+    code, _, errors = run(plan, settings="max_restarts=1 save=kept checkpoint_factor=5")
+    assert code == 6, errors
+    assert "restart 1 of 1 from step 4" in errors
+    loads = [json.loads(line)["load"] for line in (cluster / "found-1.json").read_text().splitlines()]
+    assert loads == [None, "kept"]
+
+
+def test_a_restart_goes_on_with_the_hosts_that_answer(cluster: Path) -> None:
+    """The batch of 30 = 5 x 6 ranks becomes 1 x 6 accumulated x 5 ranks."""
+    (cluster / "hosts").write_text("node-a slots=2\nnode-b slots=1\nnode-c slots=3\n")
+    lost = [["tell", 0], ["await", "found-0.json"], ["leave", "node-b"]]
+    plan = {"0": [["tell", 0]], "2": lost}
+    sizes = "pipe_parallel_size=1 train_batch_size=30 train_micro_batch_size_per_gpu=5"
+    code, _, errors = run(plan, settings=f"{sizes} max_restarts=3 min_hosts=2")
+    assert code == 0, errors
+    assert "no answer from these hosts:" in errors and "node-b: Permission denied" in errors
+    assert "going on with node-a, node-c: 5 ranks instead of 6" in errors
+    first, second = map(json.loads, (cluster / "found-0.json").read_text().splitlines())
+    assert (first["environment"]["WORLD_SIZE"], second["environment"]["WORLD_SIZE"]) == ("6", "5")
+    assert (first["batch"], second["batch"]) == (30, 30)
+
+
+def test_a_restart_without_a_host_says_what_would_do(cluster: Path) -> None:
+    plan = {"1": [["leave", "node-b"]]}
+    code, _, errors = run(plan, settings="max_restarts=3 min_hosts=1")
+    assert code == 6, errors
+    assert "1 of 2 hosts answer (node-a), with 1 ranks" in errors
+    assert "a copy of the model takes 2 ranks" in errors and "would do, in the order of the hostfile: 2." in errors
+    assert "3 crashes in a row without a new checkpoint" in errors
