@@ -27,6 +27,7 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import deepspeed_config
 from megatron.optim.optimizer import attach_ranks, build_optimizer
 from megatron.training.batches import EngineBatch
+from megatron.training.deferred_muon import defer_muon
 from megatron.training.zero_engine import ZeroEngine, whole_model
 
 
@@ -74,6 +75,7 @@ def build_engine(args: NeoXArgs, config: ModelConfig, parallel: ParallelState) -
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if talkative else logging.WARNING)
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 calls old, in the middle of the step lines.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    defer_muon()
     how = _execution(args)
     settings = deepspeed_config(args)
     if args.derived.zero_stage >= 2:
