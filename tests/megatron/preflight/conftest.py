@@ -66,6 +66,12 @@ class Outcome:
         return [name for name, check in self.checks.items() if check["state"] in ("fail", "warn")]
 
 
+def read_outcome(file: Path, text: str) -> Outcome:
+    """From the JSON file and what was printed."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return Outcome(found["exit_code"], {check["name"]: check for check in found["checks"]}, text)
+
+
 Preflight = Callable[..., Outcome]
 
 
@@ -86,9 +92,9 @@ def preflight(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Preflight
 
     def run(*words: str, ranks: bool = False) -> Outcome:
         code = main(["tiny.yml", *words, "--json", "found.json", *([] if ranks else ["--no-ranks"])])
-        found = json.loads(Path("found.json").read_text())
-        assert found["exit_code"] == code
-        return Outcome(code, {check["name"]: check for check in found["checks"]}, capsys.readouterr().out)
+        outcome = read_outcome(Path("found.json"), capsys.readouterr().out)
+        assert outcome.code == code
+        return outcome
 
     return run
 
