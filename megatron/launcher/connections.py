@@ -29,13 +29,15 @@ _OPTIONS = [*OPTIONS.split(), "-o", "RequestTTY=no", "-o", "ControlPath=none"]
 _SECONDS_FOR_PDSH = 60.0
 
 
-def ssh_command(host: str, environment: Mapping[str, str]) -> list[str]:
-    """PDSH_SSH_ARGS_APPEND holds more options of the user's, as for pdsh itself."""
+def ssh_command(host: str, environment: Mapping[str, str], module: str = "megatron.launcher.agent") -> list[str]:
+    """Runs one of our modules there. PDSH_SSH_ARGS_APPEND holds more options of the user's, as for pdsh itself."""
     own = shlex.split(environment.get("PDSH_SSH_ARGS_APPEND", ""))
-    remote = (
-        f"cd {shlex.quote(str(repository_root()))} && exec {shlex.quote(sys.executable)} -m megatron.launcher.agent"
-    )
-    return [shutil.which("ssh") or "ssh", *own, *_OPTIONS, host, remote]
+    return [shutil.which("ssh") or "ssh", *own, *_OPTIONS, host, shell_command(module)]
+
+
+def shell_command(module: str) -> str:
+    """For the shell of any host: one of our modules, run as here."""
+    return f"cd {shlex.quote(str(repository_root()))} && exec {shlex.quote(sys.executable)} -m {module}"
 
 
 class Connections:

@@ -76,17 +76,21 @@ def shared(site: Site, everyone: Everyone) -> Result:
     others = [host for host in everyone.hosts if host != site.first]
     if not others or site.first in everyone.gone:
         return skipped("shared", "one host")
-    wrong, lines = [], []
-    for what, path in _folders(site.args):
-        seen = _seen(site, everyone, path, others)
-        if seen is None:
+    folders = _folders(site.args)
+    tokens = _leave_tokens(site, everyone, [path for _, path in folders])
+    try:
+        blind = _who_does_not_see(everyone, set(tokens.values()), others)
+    finally:
+        everyone.ask("take", 5, [site.first], paths=list(tokens.values()))
+    lines, wrong = [], set()
+    for what, path in folders:
+        if path not in tokens:
             lines.append(f"{what} {path}: not tried, {site.first} may not write there")
-        elif all(seen.values()):
-            lines.append(f"{what} {path}: one folder")
+        elif apart := blind[tokens[path]]:
+            lines.append(f"{what} {path}: {', '.join(apart)} cannot see what {site.first} writes")
+            wrong.add(what)
         else:
-            apart = ", ".join(host for host, sees in seen.items() if not sees)
-            lines.append(f"{what} {path}: {apart} cannot see what {site.first} writes")
-            wrong.append(what)
+            lines.append(f"{what} {path}: one folder")
     found = "\n".join(lines)
     if "save" in wrong:
         return failed(
@@ -155,26 +159,30 @@ def _folders(args: NeoXArgs) -> list[tuple[str, str]]:
     return [*([("save", args.save)] if args.save else []), *(("data", folder) for folder in sorted(folders))]
 
 
-def _seen(site: Site, everyone: Everyone, path: str, others: list[str]) -> dict[str, bool] | None:
-    """Which hosts see what the first one writes; None where it may not write."""
-    place = everyone.ask("folder", 5, [site.first], path=path).found.get(site.first)
-    if place is None or not place["writable"]:
-        return None
-    token = f"{place['existing']}/.preflight-{uuid.uuid4().hex}"
-    if not everyone.ask("leave", 5, [site.first], path=token).found.get(site.first):
-        return None
-    try:
-        end = time.monotonic() + min(_PATIENCE, everyone.seconds_left())
-        seen: dict[str, bool] = {}
-        while True:
-            missing = [host for host in others if not seen.get(host)]
-            answers = everyone.ask("look", 5, missing, path=token)
-            seen |= answers.found | dict.fromkeys(answers.lost, False)
-            if all(seen.get(host) for host in others) or time.monotonic() > end:
-                return {host: seen.get(host, False) for host in others}
-            time.sleep(0.2)
-    finally:
-        everyone.ask("take", 5, [site.first], path=token)
+def _leave_tokens(site: Site, everyone: Everyone, paths: list[str]) -> dict[str, str]:
+    """Folder -> the file that the first host has written into the part of it that exists; not where it may not."""
+    tokens = {}
+    for path in paths:
+        place = everyone.ask("folder", 5, [site.first], path=path).found.get(site.first)
+        if place is not None and place["writable"]:
+            token = f"{place['existing']}/.preflight-{uuid.uuid4().hex}"
+            if everyone.ask("leave", 5, [site.first], path=token).found.get(site.first):
+                tokens[path] = token
+    return tokens
+
+
+def _who_does_not_see(everyone: Everyone, tokens: set[str], others: list[str]) -> dict[str, list[str]]:
+    """Token -> the hosts that do not see it, even after a while."""
+    end = time.monotonic() + _PATIENCE
+    blind = {token: list(others) for token in tokens}
+    while any(blind.values()):
+        for token, hosts in blind.items():
+            seeing = everyone.ask("look", 5, hosts, path=token).found
+            blind[token] = [host for host in hosts if not seeing.get(host)]
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return blind
 
 
 def _differing(own: Mapping[str, str], theirs: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from megatron.errors import SettingsError
 from megatron.launcher.fingerprint import Fingerprint, differences
 from megatron.preflight.everyone import Answers, Everyone, by_host
 from megatron.preflight.result import Result, failed, passed, skipped, warned
@@ -21,15 +22,15 @@ _REACH_ADVICE = (
 _HUNG_ADVICE = "Look at that host; leave it out with --set exclude=HOST."
 
 
-def reached(site: Site, everyone: Everyone) -> Result:
-    """Every probe has begun."""
-    answers = site.begin(everyone, 20)
+def reached(site: Site, answers: Answers) -> Result:
+    """Every probe has begun; a host that does not is a matter of settings, as when a run starts."""
     count = len(answers.found)
 
     def found() -> Result:
         return passed("hosts", f"{count} answer over ssh" if site.several else f"this host, {site.first}")
 
-    return answers.judged("hosts", found, _REACH_ADVICE)
+    result = answers.judged("hosts", found, _REACH_ADVICE if site.several else "")
+    return replace(result, code=SettingsError.exit_code) if result.state == "fail" else result
 
 
 def clocks(everyone: Everyone) -> Result:

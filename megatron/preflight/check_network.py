@@ -1,74 +1,72 @@
-"""Checks of the place where the ranks meet: its port, its address, the way there."""
+"""Checks of the place where the ranks meet: a port that is free, and a way there from every host."""
 
-from megatron.launcher.multi_host import DEFAULT_PORT
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from megatron.launcher.connections import WITH_AGENTS
+from megatron.launcher.meeting import peer_to_look_at
 from megatron.preflight.everyone import Everyone, by_host
-from megatron.preflight.result import Result, failed, passed, skipped, warned
+from megatron.preflight.result import Result, failed, passed, skipped
 from megatron.preflight.site import Site
+from megatron.preflight.text import counted
 
 _CONNECT = 5.0
 
 
-def port(site: Site, everyone: Everyone) -> Result:
-    """Nobody listens on the port of the first host yet."""
-    number = _port(site)
-    if number is None:
-        return passed("port", "a free one is taken at the start, as master_port is not set")
+@dataclass(frozen=True)
+class Meeting:
+    """What the ranks would be told."""
+
+    address: str
+    port: int
+
+
+def port(site: Site, everyone: Everyone, addresses: Mapping[str, str]) -> tuple[Result, Meeting | None]:
+    """Nobody listens yet where the ranks will meet. addresses: where each host was reached."""
+    wanted = site.args.master_port
+    if not site.several and wanted is None:
+        return passed("port", "a free one is taken at the start, as master_port is not set"), None
     if site.first in everyone.gone:
-        return skipped("port", f"{site.first} does not answer")
-    answers = everyone.ask("port", 5, [site.first], port=number)
+        return skipped("port", f"{site.first} does not answer"), None
+    answers = everyone.ask(
+        "meeting",
+        5,
+        [site.first],
+        host=site.first,
+        port=wanted,
+        reached_at=addresses.get(site.first, ""),
+        towards=peer_to_look_at([addresses.get(host, "") for host in site.hosts.slots]),
+    )
+    if site.first not in answers.found:
+        return answers.judged("port", lambda: skipped("port", "")), None
+    found = answers.found[site.first]
+    address = found["address"] if site.args.launcher in WITH_AGENTS else site.first
+    meeting = Meeting(site.args.master_addr or address, found["port"])
+    return passed("port", f"{meeting.port} is free on {site.first}"), meeting
 
-    def found() -> Result:
-        fault = answers.found[site.first]
-        if fault is None:
-            return passed("port", f"{number} is free on {site.first}")
-        what, _, advice = fault.partition("\n")
-        return failed("port", f"{what} ({site.first})", advice)
 
-    return answers.judged("port", found)
-
-
-def meeting(site: Site, everyone: Everyone, port_is_free: bool) -> Result:
-    """Every host knows the first one by an address of the network and gets through to it."""
-    name, number = site.args.master_addr or site.first, _port(site)
+def network(site: Site, everyone: Everyone, meeting: Meeting | None) -> Result:
+    """Every host gets through to the place where the ranks meet."""
     others = [host for host in everyone.hosts if host != site.first]
-    if not others or number is None:
+    if len(site.hosts.slots) == 1:
         return passed("network", "one host: the ranks meet on its loopback interface")
-    if site.first in everyone.gone or not port_is_free:
-        return skipped("network", f"needs port {number} of {site.first}")
-    answers = everyone.ask("resolve", 5, host=name)
-    lost = {host: f"{name} is {address or 'unknown'}" for host, address in answers.found.items() if host in others
-            and (address is None or address.startswith("127."))}  # fmt: skip
-    if lost:
-        return failed(
-            "network",
-            by_host(lost),
-            f"Give {name} its address in /etc/hosts or DNS, or set master_addr to an address that all hosts reach.",
-        )
-    listening = everyone.ask("listen", 5, [site.first], port=number)
-    if not listening.found:
-        return listening.judged("network", lambda: passed("network", ""), "")
-    ways = everyone.ask("connect", _CONNECT + 5, others, host=name, port=number, patience=_CONNECT)
+    if meeting is None or site.first in everyone.gone:
+        return skipped("network", f"needs a free port on {site.first}")
+    listening = everyone.ask("listen", 5, [site.first], port=meeting.port)
+    if site.first not in listening.found:
+        return listening.judged("network", lambda: skipped("network", ""))
+    place = f"{meeting.address}:{meeting.port}"
+    ways = everyone.ask("connect", _CONNECT + 5, others, host=meeting.address, port=meeting.port, patience=_CONNECT)
 
     def found() -> Result:
-        blocked = {host: f"no way to {name}:{number} ({why})" for host, why in ways.found.items() if why}
+        blocked = {host: f"no way to {site.first} at {place} ({why})" for host, why in ways.found.items() if why}
         if blocked:
             return failed(
                 "network",
                 by_host(blocked),
-                "A firewall or a wrong address: all ports must be open between the hosts of a run, and only there. "
-                "Set master_addr to the address of the fast network if there are several.",
+                "A firewall, or an address of another network: all ports must be open between the hosts of a run, and "
+                "only there. master_addr and master_port name another place.",
             )
-        own = answers.found.get(site.first)
-        if own is not None and own.startswith("127."):
-            return warned(
-                "network",
-                f"{name} is {own} on itself, so its ranks may offer the others an address that leads nowhere",
-                "Set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network interface, or correct /etc/hosts.",
-            )
-        return passed("network", f"{len(others)} hosts get through to {name} ({own}), port {number}")
+        return passed("network", f"{place} on {site.first} is reached from {counted(len(others), 'host')}")
 
     return ways.judged("network", found)
-
-
-def _port(site: Site) -> int | None:
-    return site.args.master_port or (DEFAULT_PORT if site.several else None)

@@ -19,7 +19,7 @@ from megatron.preflight.smaller import means_of, trial_of
 from megatron.preflight.text import Table, as_json, closing_line, counted
 
 _LIMIT = 55.0
-_FOR_RANKS = 0.6  # of the time, at least: what the probes do not use is theirs too
+_FOR_RANKS = 0.25  # of the time, at least; with less left they are not started
 _FOR_STEP = 0.4  # of the ranks' time; starting them takes the rest
 _NEEDED_BY_RANKS = ("hosts", "versions", "code", "slots", "port", "network")
 
@@ -73,17 +73,18 @@ def checks(site: Site, limit: float, start_ranks: bool = True) -> Iterator[Resul
     start = time.monotonic()
     seen: list[Result] = []
     machines: dict[str, Any] = {}
-    with site.probes((1 - _FOR_RANKS) * limit) as everyone:
+    with site.probes(limit) as everyone:
         for result in _looks(site, everyone, machines):
             seen.append(result)
             yield everyone.note_missing(result)
     broken = [result.name for result in seen if result.state == "fail"]
     in_the_way = [name for name in broken if name in _NEEDED_BY_RANKS or everyone.gone]
-    if in_the_way or not start_ranks:
-        reason = f"first mend {', '.join(in_the_way)}" if in_the_way else "left out by --no-ranks"
+    left = limit - (time.monotonic() - start)
+    if in_the_way or not start_ranks or left < _FOR_RANKS * limit:
+        took = f"the other checks took {limit - left:.0f} s; --limit gives more time"
+        reason = f"first mend {', '.join(in_the_way)}" if in_the_way else took if start_ranks else "--no-ranks"
         yield from (skipped(COLLECTIVE, reason), skipped(STEP, reason))
         return
-    left = limit - (time.monotonic() - start)
     trial, reason = None, "first mend data"
     if "data" not in broken:
         trial = trial_of(site.args, means_of(machines, site.hosts.slots, _FOR_STEP * left))
@@ -94,14 +95,15 @@ def checks(site: Site, limit: float, start_ranks: bool = True) -> Iterator[Resul
 def _looks(site: Site, everyone: Everyone, machines: dict[str, Any]) -> Iterator[Result]:
     """What the probes find out. machines: filled with what each host says of itself."""
     yield _settings(site)
-    yield check_hosts.reached(site, everyone)
+    begun = site.begin(everyone, 20)
+    yield check_hosts.reached(site, begun)
     yield check_hosts.clocks(everyone)
     answers = everyone.ask("machine", 15)
     machines.update(answers.found)
     yield from check_hosts.machine_results(site, answers)
-    port = check_network.port(site, everyone)
+    port, meeting = check_network.port(site, everyone, begun.found)
     yield port
-    yield check_network.meeting(site, everyone, port.state == "pass")
+    yield check_network.network(site, everyone, meeting)
     yield check_files.data(site, everyone)
     yield check_files.save_folder(site, everyone)
     yield check_files.shared(site, everyone)

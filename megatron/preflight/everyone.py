@@ -12,6 +12,7 @@ from megatron.preflight.talk import Refusal, Talk
 
 PEER_LOST = PeerError.exit_code
 _AT_ONCE = 256
+_AT_LEAST = 3.0  # seconds: one host that has eaten up the time must not make others seem to hang
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Everyone:
     """The probes of all hosts, in the order of the hostfile; those that fell silent are asked no more."""
 
     def __init__(self, talks: Mapping[str, Talk], limit: float) -> None:
-        """limit: seconds until nobody is waited for any more."""
+        """limit: seconds after which questions get no more than a few seconds each."""
         self._talks = dict(talks)
         self.gone: set[str] = set()
         self._end = time.monotonic() + limit
@@ -45,9 +46,6 @@ class Everyone:
         """Those that still answer."""
         return [host for host in self._talks if host not in self.gone]
 
-    def seconds_left(self) -> float:
-        return self._end - time.monotonic()
-
     def ask(self, name: str, seconds: float, hosts: Iterable[str] | None = None, **fields: Any) -> Answers:
         """Ask `hosts` (all) the same question; waits for at most `seconds`, whatever the hosts do."""
         return self.each(lambda talk, limit: talk.ask(name, limit, **fields), seconds, hosts)
@@ -56,7 +54,7 @@ class Everyone:
         self, question: Callable[[Talk, float], Any], seconds: float, hosts: Iterable[str] | None = None
     ) -> Answers:
         asked = [host for host in (self.hosts if hosts is None else hosts) if host not in self.gone]
-        limit = max(0.1, min(seconds, self.seconds_left()))
+        limit = max(min(seconds, _AT_LEAST), min(seconds, self._end - time.monotonic()))
         answers = Answers()
         if not asked:
             return answers

@@ -62,8 +62,9 @@ def sees_token(path: str) -> bool:
         return False
 
 
-def take_token(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
+def take_tokens(paths: list[str]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def checkpoint(path: str, iteration: int | None, required: bool) -> dict[str, Any]:

@@ -1,34 +1,23 @@
-"""On a host: ports and addresses."""
+"""On a host: where the ranks would meet, and the way there."""
 
 import socket
 
-from megatron.errors import SettingsError
-from megatron.launcher.ports import check_port
+from megatron.launcher.meeting import meeting_address, meeting_port
 
 _listeners: list[socket.socket] = []
 
 
-def port_fault(port: int) -> str | None:
-    """Why the ranks cannot meet on this port here; None: they can."""
-    try:
-        check_port(port)
-    except SettingsError as error:
-        return str(error)
-    return None
+def meeting(host: str, port: int | None, reached_at: str, towards: str | None) -> dict[str, str | int]:
+    """The address and port that the launcher would choose on this host, which the hostfile calls `host`.
 
-
-def resolve(host: str) -> str | None:
-    """The IPv4 address that this host takes `host` for; None when it knows none."""
-    try:
-        return socket.gethostbyname(host)
-    except OSError:
-        return None
+    SettingsError where the port is taken.
+    """
+    return {"address": meeting_address(host, reached_at, towards), "port": meeting_port(port)}
 
 
 def listen(port: int) -> None:
     """Accept connections on the port until this process ends."""
-    listener = socket.create_server(("", port), backlog=4096)
-    _listeners.append(listener)
+    _listeners.append(socket.create_server(("", port), backlog=4096))
 
 
 def connect(host: str, port: int, patience: float) -> str | None:

@@ -1,7 +1,7 @@
 """Runs on a host that is looked at: answers questions, one JSON line each, until its standard input ends.
 
-Started as `python probe.py` through ssh, or directly on this host. The questions are the functions of QUESTIONS;
-a line {"ask": name, ...} on standard input calls one, and a line that begins with MARK answers it.
+Started as `python -m megatron.preflight.probe` through ssh, or directly on this host. A line {"ask": name, ...} on
+standard input calls one of the functions below, and a line that begins with MARK answers it.
 """
 
 import json
@@ -9,17 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from megatron.errors import SettingsError, UserError
+from megatron.preflight import host_files, host_machine, host_network
 
 MARK = "deepy-probe "
 
 
 def main() -> None:
-    # A script's own folder comes first on sys.path; the names in this one must not hide others.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from megatron.errors import UserError
-
     # Whatever a library prints goes to standard error: the answers stay alone.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
@@ -36,31 +34,24 @@ def main() -> None:
 
 
 def _questions() -> dict[str, Callable[..., Any]]:
-    from megatron.preflight import host_files, host_machine, host_network
-
     return {
         "begin": _begin,
         "clock": time.time,
         "machine": host_machine.machine,
-        "port": host_network.port_fault,
-        "resolve": host_network.resolve,
+        "meeting": host_network.meeting,
         "listen": host_network.listen,
         "connect": host_network.connect,
         "data": host_files.data,
         "folder": host_files.folder,
         "leave": host_files.leave_token,
         "look": host_files.sees_token,
-        "take": host_files.take_token,
+        "take": host_files.take_tokens,
         "checkpoint": host_files.checkpoint,
     }
 
 
 def _begin(variables: dict[str, str], folder: str) -> str:
-    """Take over the environment and the current folder of the launching host, as its ranks will; gives the name."""
-    import socket
-
-    from megatron.errors import SettingsError
-
+    """Take over environment and current folder as the ranks will; the address where this host was reached."""
     os.environ.update(variables)
     sys.path[1:1] = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
     try:
@@ -69,7 +60,8 @@ def _begin(variables: dict[str, str], folder: str) -> str:
         raise SettingsError(
             f"the current folder {folder} is not there ({error.strerror}); every host needs it under the same path"
         ) from None
-    return socket.gethostname()
+    words = os.environ.get("SSH_CONNECTION", "").split()
+    return words[2] if len(words) == 4 else ""
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from megatron.launcher.command_line import DeepyCommand
+from megatron.launcher.connections import shell_command, ssh_command
 from megatron.launcher.environment import forwarded_variables, python_path
 from megatron.launcher.hostfile import Hosts
 from megatron.launcher.hosts import needs_other_hosts
 from megatron.launcher.launch import settings_and_hosts
-from megatron.launcher.ssh import OPTIONS
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.preflight.everyone import Answers, Everyone
 from megatron.preflight.talk import Talk
+
+PROBE = "megatron.preflight.probe"
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,30 @@ class Site:
 
     @contextmanager
     def probes(self, limit: float) -> Iterator[Everyone]:
-        """A probe on every host for as long as the block lasts; nobody is waited for beyond `limit` seconds."""
-        everyone = Everyone({host: Talk(host, self._way(host)) for host in self.hosts.slots}, limit)
+        """A probe on every host for as long as the block lasts. limit: see Everyone."""
+        everyone = Everyone({host: Talk(host, self._command(host)) for host in self.hosts.slots}, limit)
         try:
             yield everyone
         finally:
             everyone.close()
 
     def begin(self, everyone: Everyone, seconds: float) -> Answers:
-        """Give the probes the environment and the folder that the ranks will have; host -> its own name."""
+        """Give the probes the environment and folder that the ranks will have; host -> where it was reached."""
         variables = {**forwarded_variables(os.environ), "PYTHONPATH": python_path(os.environ)}
         return everyone.ask("begin", seconds, variables=variables, folder=os.getcwd())
 
-    def _way(self, host: str) -> list[str]:
+    def _command(self, host: str) -> list[str]:
         if not self.several:
-            return []
+            return ["sh", "-c", shell_command(PROBE)]
         if self.args.launcher == "slurm":
-            return ["srun", "--nodes=1", "--ntasks=1", "--overlap", f"--nodelist={host}", "sh", "-c"]
-        return ["ssh", *OPTIONS.split(), host]
+            return [
+                "srun",
+                "--nodes=1",
+                "--ntasks=1",
+                "--overlap",
+                f"--nodelist={host}",
+                "sh",
+                "-c",
+                shell_command(PROBE),
+            ]
+        return ssh_command(host, os.environ, PROBE)

@@ -4,14 +4,11 @@ import contextlib
 import json
 import os
 import queue
-import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from megatron.errors import PeerError, UserError
@@ -29,13 +26,12 @@ class Refusal(UserError):
 
 
 class Talk:
-    """The probe of one host, started at once; `way` is the command that runs a shell command there, empty: here."""
+    """The probe of one host, started at once by `command`."""
 
-    def __init__(self, host: str, way: Sequence[str] = ()) -> None:
+    def __init__(self, host: str, command: Sequence[str]) -> None:
         self.host = host
-        command = [sys.executable, str(Path(__file__).with_name("probe.py"))]
         self._process = subprocess.Popen(
-            [*way, shlex.join(command)] if way else command,
+            list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Hosts without a cluster: fake `ssh` and `pdsh` first on PATH. Each host is a process tree on this machine.
 
-The folder's files steer it: `refuses-HOST` (no login), `cut-HOST` (nothing passes any more, the connection stays open).
+The folder's files steer it: `refuses-HOST` (no login), `cut-HOST` (nothing passes any more, the connection stays open),
+`twists/HOST` (code that every Python process on the host runs first; see `twists`).
 """
 
 import os
@@ -21,6 +22,8 @@ if os.path.exists(f"{folder}/refuses-{{host}}"):
 environment = {{
     "PATH": os.defpath, "HOME": os.environ["HOME"], "FAKE_HOST": host, "SSH_CONNECTION": "127.0.0.1 1 127.0.0.1 22",
 }}
+if os.path.exists("{folder}/twists"):
+    environment["PYTHONPATH"] = "{folder}/twists"
 there = subprocess.Popen(
     ["sh", "-c", command], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
 )
@@ -51,6 +54,22 @@ for n, host in enumerate(hosts):
     started.append(subprocess.Popen(filled, stdin=subprocess.PIPE, start_new_session=True))
 sys.exit(max(process.wait() % 256 for process in started))
 """
+
+
+_SITECUSTOMIZE = """
+import os
+path = os.path.join(os.path.dirname(__file__), os.environ.get("FAKE_HOST", ""))
+if os.path.isfile(path):
+    exec(compile(open(path).read(), path, "exec"))
+"""
+
+
+def twists(folder: Path) -> Path:
+    """The folder for code that makes a host unlike the others, one file per host, named as it is."""
+    made = folder / "twists"
+    made.mkdir()
+    (made / "sitecustomize.py").write_text(_SITECUSTOMIZE)
+    return made
 
 
 def fake_programs(folder: Path) -> str:

@@ -1,8 +1,7 @@
-"""A cluster without a network: `ssh` and `pdsh` first on PATH run real probes and ranks here, twisted by host."""
+"""A tiny run, and the command on it: on this host, or on hosts behind a fake `ssh` that differ where a test says so."""
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,44 +10,8 @@ from typing import Any
 import pytest
 
 from megatron.preflight.command import main
+from tests.helpers.hosts import fake_programs, twists
 from tests.helpers.tiny_run import tiny_settings, write_settings, write_tiny_data
-
-FAKE_SSH = """#!{python}
-import os, subprocess, sys
-words = sys.argv[1:]
-while words[0] == "-o":
-    del words[:2]
-host, command = words[0], " ".join(words[1:])
-if host == "refuses":
-    sys.exit("Permission denied (publickey).")
-if command == "hostname -I":
-    sys.exit(print("127.0.0.1"))
-for other in open("{folder}/roots").read().splitlines():
-    name, old, new = other.split()
-    command = command.replace(old, new) if name == host else command
-bare = dict(PATH=os.defpath, HOME=os.environ["HOME"], PYTHONPATH="{folder}/twists", TWIST="{folder}/twists/" + host)
-sys.exit(subprocess.run(["sh", "-c", command], env=bare).returncode)
-"""
-
-FAKE_PDSH = """#!{python}
-import os, subprocess, sys
-words = sys.argv[1:]
-hosts = words[words.index("-w") + 1].split(",")
-command = " ".join(words[words.index("-w") + 2 :])
-bare = {{"PATH": os.defpath, "HOME": os.environ["HOME"]}}
-started = [
-    subprocess.Popen(["sh", "-c", command.replace("%n", str(n)).replace("%h", host)], env=bare)
-    for n, host in enumerate(hosts)
-]
-sys.exit(max(process.wait() % 256 for process in started))
-"""
-
-TWISTED = """
-import os
-path = os.environ.get("TWIST", "")
-if os.path.exists(path):
-    exec(open(path).read())
-"""
 
 
 @dataclass
@@ -73,6 +36,7 @@ def read_outcome(file: Path, text: str) -> Outcome:
 
 
 Preflight = Callable[..., Outcome]
+Twist = Callable[[str, str], None]
 
 
 @pytest.fixture
@@ -100,32 +64,22 @@ def preflight(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Preflight
 
 
 @pytest.fixture
-def twist(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Code that runs at the start of every Python process on a host; host "" is this one without ssh."""
-    folder = run_folder / "twists"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(TWISTED)
+def twist(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Twist:
+    """Puts code at the start of every Python process on a host; host "here" is this one without ssh."""
+    folder = twists(run_folder)
 
     def put(host: str, code: str) -> None:
-        (folder / (host or "here")).write_text(code)
-        if not host:
+        (folder / host).write_text(code)
+        if host == "here":
             monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-            monkeypatch.setenv("TWIST", str(folder / "here"))
+            monkeypatch.setenv("FAKE_HOST", host)
 
     return put
 
 
 @pytest.fixture
-def cluster(
-    run_folder: Path, twist: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str, str], None]:
-    """Two hosts of one slot, node-a and node-b, in the hostfile `hosts`; returns `twist`."""
-    programs = run_folder / "bin"
-    programs.mkdir()
-    for name, text in (("ssh", FAKE_SSH), ("pdsh", FAKE_PDSH)):
-        (programs / name).write_text(text.format(python=sys.executable, folder=run_folder))
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    (run_folder / "roots").write_text("")
+def cluster(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two hosts of one slot, node-a and node-b, in the hostfile `hosts`; the current folder."""
+    monkeypatch.setenv("PATH", fake_programs(run_folder))
     (run_folder / "hosts").write_text("node-a slots=1\nnode-b slots=1\n")
-    return twist
+    return run_folder

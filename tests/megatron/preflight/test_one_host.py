@@ -3,14 +3,13 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from megatron.launcher.environment import repository_root
 from megatron.preflight import command
-from tests.megatron.preflight.conftest import Preflight, read_outcome
+from tests.megatron.preflight.conftest import Preflight, Twist, read_outcome
 
 
 @pytest.mark.slow
@@ -62,13 +61,13 @@ def test_a_port_that_is_taken(preflight: Preflight) -> None:
     assert found.states()["collective"] == found.states()["step"] == "skipped"
 
 
-def test_a_disk_without_room(preflight: Preflight, twist: Callable[[str, str], None]) -> None:
+def test_a_disk_without_room(preflight: Preflight, twist: Twist) -> None:
     whole = "import os; real = os.statvfs\ndef full(path):\n    f = list(real(path)); f[4] = {blocks}\n"
     whole += "    return os.statvfs_result(f)\nos.statvfs = full"
-    twist("", whole.format(blocks=1))
+    twist("here", whole.format(blocks=1))
     found = preflight()
     assert found.code == 4 and "free" in found.checks["save"]["found"]
-    twist("", whole.format(blocks=(2 << 20) // 4096))
+    twist("here", whole.format(blocks=(2 << 20) // 4096))
     found = preflight("-o", "keep_last_n_checkpoints=null")
     assert found.code == 0 and "the disk is full after 2" in found.checks["save"]["found"], found.text
 
@@ -84,8 +83,8 @@ def test_a_folder_of_another_run(preflight: Preflight) -> None:
     assert found.code == 0 and "starts at step 0" in found.checks["checkpoint"]["found"]
 
 
-def test_small_limits(preflight: Preflight, twist: Callable[[str, str], None]) -> None:
-    twist("", "import resource; resource.getrlimit = lambda kind: (256, 256)")
+def test_small_limits(preflight: Preflight, twist: Twist) -> None:
+    twist("here", "import resource; resource.getrlimit = lambda kind: (256, 256)")
     found = preflight()
     assert found.code == 0 and "limits" in found.bad()
     assert "256 open files" in found.checks["limits"]["found"] and "ulimit -n" in found.checks["limits"]["advice"]
