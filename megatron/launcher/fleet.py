@@ -322,7 +322,7 @@ class Fleet:
 
 def _broken(peer: _Peer, otherwise: str = "ssh said nothing") -> str:
     words = " / ".join(peer.words) or otherwise
-    return words if peer.hello is None else f"its connection broke ({words})"
+    return words if peer.hello is None else f"its agent was killed or the connection broke ({words})"
 
 
 def _check_different(peers: Sequence[_Peer]) -> None:

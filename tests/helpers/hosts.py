@@ -2,6 +2,7 @@
 
 The folder's files steer it: `refuses-HOST` (no login), `cut-HOST` (nothing passes any more, the connection stays open),
 `twists/HOST` (code that every Python process on the host runs first; see `twists`).
+`address-HOST` (what sshd says the host was reached at; 127.0.0.1 otherwise).
 """
 
 import os
@@ -19,8 +20,11 @@ with open("{folder}/ssh.jsonl", "a") as log:
     log.write(json.dumps([host, sys.argv[1:], os.getpid()]) + "\\n")
 if os.path.exists(f"{folder}/refuses-{{host}}"):
     sys.exit("Permission denied (publickey).") or 255
+address = "127.0.0.1"
+if os.path.exists(f"{folder}/address-{{host}}"):
+    address = open(f"{folder}/address-{{host}}").read()
 environment = {{
-    "PATH": os.defpath, "HOME": os.environ["HOME"], "FAKE_HOST": host, "SSH_CONNECTION": "127.0.0.1 1 127.0.0.1 22",
+    "PATH": os.defpath, "HOME": os.environ["HOME"], "FAKE_HOST": host, "SSH_CONNECTION": f"127.0.0.1 1 {{address}} 22",
 }}
 if os.path.exists("{folder}/twists"):
     environment["PYTHONPATH"] = "{folder}/twists"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+BOTH_WAIT = {"0": [["wait for stop", 0]], "1": [["wait for stop", 0]]}
+
 # deepy.py with less patience.
 DEEPY = """
 import sys
@@ -180,6 +183,49 @@ def test_every_host_that_does_not_answer_is_named_and_nothing_starts(cluster: Pa
     assert not (cluster / "found-0.json").exists()
 
 
+def test_hosts_of_different_sizes_and_a_choice_of_their_slots(cluster: Path) -> None:
+    (cluster / "hosts").write_text("node-a slots=1\nnode-b slots=4\nnode-c slots=2\n")
+    plan = {str(rank): [["tell", 0]] for rank in range(4)}
+    code, _, errors = run(plan, settings="pipe_parallel_size=4 num_layers=4 include=node-b:0,1,3@node-c:1")
+    assert code == 0, errors
+    found = [json.loads((cluster / f"found-{rank}.json").read_text()) for rank in range(4)]
+    assert [one["host"] for one in found] == ["node-b", "node-b", "node-b", "node-c"]
+    names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE")
+    places = [[one["environment"][name] for name in names] for one in found]
+    assert places == [["0", "3", "4"], ["1", "3", "4"], ["2", "3", "4"], ["0", "1", "4"]]
+
+
+def test_a_port_in_use_on_the_first_host(cluster: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, _, errors = run({"0": [["tell", 0]]}, settings=f"master_port={port}")
+    assert code == 2, errors
+    assert f"node-a: master_port {port} is already in use" in errors
+    assert not (cluster / "found-0.json").exists()
+
+
+def test_one_machine_under_two_names(cluster: Path) -> None:
+    for host in ("node-a", "node-b"):
+        (cluster / f"address-{host}").write_text("10.1.2.3")
+    code, _, errors = run({"0": [["tell", 0]]})
+    assert code == 2, errors
+    assert "node-a and node-b are the same machine" in errors and "10.1.2.3" in errors
+    assert not (cluster / "found-0.json").exists()
+
+
+def test_a_stop_while_a_host_has_not_answered(cluster: Path) -> None:
+    (cluster / "cut-node-b").touch()
+    process = start(BOTH_WAIT)
+    wait_for(lambda: Path("ssh.jsonl").exists() and Path("ssh.jsonl").read_text().count("\n") == 2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "before anything was saved" in errors
+    assert not (cluster / "ready-0").exists()
+
+
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGTERM")])
 def test_a_stop_reaches_the_ranks_of_every_host(cluster: Path, number: int, to_all: str) -> None:
     process = start({"0": [["wait for stop", 0]], "1": [["wait for stop", 0]]})
@@ -206,9 +252,6 @@ def is_there(pid: int) -> bool:
         return False
 
 
-BOTH_WAIT = {"0": [["wait for stop", 0]], "1": [["wait for stop", 0]]}
-
-
 def test_a_killed_launcher_leaves_nobody_and_the_ranks_save(cluster: Path) -> None:
     process = start(BOTH_WAIT)
     processes = pids(0, 1)
@@ -227,7 +270,7 @@ def test_a_killed_agent_takes_its_ranks_along_and_ends_the_run(cluster: Path) ->
     os.kill(processes["agent 1"], signal.SIGKILL)
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 6, errors
-    assert "(host node-b) failed: host lost: its connection broke" in errors
+    assert "(host node-b) failed: host lost: its agent was killed or the connection broke" in errors
     assert not any(map(is_there, processes.values()))
 
 
