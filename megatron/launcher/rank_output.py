@@ -94,7 +94,7 @@ class _Stream:
         if not data or (not end and len(self._rest) > _CHUNK):
             end = len(self._rest)
         lines, self._rest = self._rest[:end], self._rest[end:]
-        return lines
+        return lines + b"\n" if lines and not lines.endswith(b"\n") else lines
 
 
 def open_log(path: Path) -> BinaryIO:
