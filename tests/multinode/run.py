@@ -18,15 +18,17 @@ PATIENCE = 300.0  # seconds for anything that must happen: a busy machine is no 
 
 
 class NodesRun:
-    """`python deepy.py SCRIPT config.yml` on node1. settings: with the hostfile among them."""
+    """`python deepy.py SCRIPT config.yml OPTIONS` on node1. settings: with the hostfile among them."""
 
-    def __init__(self, hosts: Hosts, folder: Path, settings: dict[str, Any], script: str = "train.py") -> None:
+    def __init__(
+        self, hosts: Hosts, folder: Path, settings: dict[str, Any], script: str = "train.py", *options: str
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.hosts, self.folder, self.save = hosts, folder, Path(settings.get("save", folder))
         config = write_settings(folder / "config.yml", settings)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
         self.process = hosts["node1"].popen(
-            [sys.executable, "deepy.py", script, str(config)], ROOT, environment, folder / "output.txt"
+            [sys.executable, "deepy.py", script, str(config), *options], ROOT, environment, folder / "output.txt"
         )
 
     def end(self) -> int:
