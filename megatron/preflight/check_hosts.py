@@ -51,7 +51,7 @@ def clocks(everyone: Everyone) -> Result:
             )
         worst = max(abs(seconds) for seconds, _ in answers.found.values())
         doubt = max(doubt for _, doubt in answers.found.values())
-        return passed("clocks", f"within {worst:.3f} s of this host (measured to {doubt:.3f} s)")
+        return passed("clocks", f"within {1000 * worst:.1f} ms of this host (measured to {1000 * doubt:.1f} ms)")
 
     return answers.judged("clocks", found, _HUNG_ADVICE)
 
@@ -139,7 +139,7 @@ def _limits(site: Site, found: Mapping[str, Any]) -> Result:
             "unlimited`, in /etc/security/limits.conf or the container's options.",
         )
     counts = {facts["open_files"] for facts in found.values()}
-    return passed("limits", f"{'no limit' if None in counts else min(counts)} of open files")
+    return passed("limits", "open files: " + ("no limit" if None in counts else f"{min(counts):,}"))
 
 
 def _shared_memory(site: Site, found: Mapping[str, Any]) -> Result:

@@ -37,6 +37,9 @@ def port(site: Site, everyone: Everyone, addresses: Mapping[str, str]) -> tuple[
         reached_at=addresses.get(site.first, ""),
         towards=peer_to_look_at([addresses.get(host, "") for host in site.hosts.slots]),
     )
+    if site.first in answers.faults:
+        what, _, advice = answers.faults[site.first][0].partition("\n")
+        return failed("port", f"{site.first}: {what}", advice), None
     if site.first not in answers.found:
         return answers.judged("port", lambda: skipped("port", "")), None
     found = answers.found[site.first]

@@ -66,7 +66,7 @@ def trial_of(args: NeoXArgs, means: Means) -> Trial | None:
 
 
 def _trials(args: NeoXArgs) -> Iterator[Trial]:
-    """From the run's own step down."""
+    """From the run's own step down: its batch, one micro-batch a data rank, the first layers."""
     derived = args.derived
     batch, least = derived.train_batch_size, derived.micro_batch_size * derived.dp_size
     yield Trial((), f"the real model, the whole batch of {batch}")
