@@ -38,7 +38,7 @@ test: lint ## Every check, and the tests (all but the longest sweeps)
 	$(PYTEST) -m "not exhaustive" tests
 
 test-all: lint ## Every check and every test there is
-	$(PYTEST) tests
+	$(PYTEST) --hypothesis-profile search tests
 
 test-transformers: $(STAMP) ## Exported folders under transformers 4.56, 4.57 and 5.0 (downloads each once)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/transformers_matrix.py

@@ -3,11 +3,11 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -52,8 +52,12 @@ def main():
             raise ConnectionResetError("Connection reset by peer")
         elif kind == "kill":
             os.kill(os.getpid(), value)
-        elif kind == "sleep":
-            time.sleep(value)
+        elif kind == "sign":
+            open(value, "w").close()
+        elif kind == "await":
+            while not os.path.exists(value):
+                time.sleep(0.01)
+            time.sleep(0.3)
         elif kind == "wait for stop":
             stop = []
             signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
@@ -64,6 +68,8 @@ def main():
 
 run_main(main)
 """
+# One rank gives a sign and goes on; another waits for it, and a little longer.
+SIGN, AWAIT = ["sign", "sign"], ["await", "sign"]
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def deepy(environment: dict[str, str], folder: Path, *arguments: str) -> "subpro
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
@@ -97,14 +103,17 @@ def probe(environment: dict[str, str], folder: Path, plan: dict, *options: str) 
 
 
 def test_help_is_quick_and_names_the_exit_codes(environment: dict[str, str], tmp_path: Path) -> None:
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        result = deepy(environment, tmp_path, "--help")
-        times.append(time.monotonic() - start)
+    before = children_seconds()
+    result = deepy(environment, tmp_path, "--help")
+    assert children_seconds() - before < 1.5  # 0.07 s where it was measured; torch alone takes 1.7 s there
     assert result.returncode == 0
     assert "--check" in result.stdout and "75" in result.stdout
-    assert min(times) < 0.5
+
+
+def children_seconds() -> float:
+    """Processor time of all processes that have ended; unlike the clock it does not measure the others here."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_check_prints_the_settings_without_torch_or_a_gpu(environment: dict[str, str], settings: Path) -> None:
@@ -116,17 +125,15 @@ code = deepy.main()
 heavy = {"torch", "deepspeed", "transformers", "numpy"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else code)
 """
-    start = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=settings.parent,
         env={**environment, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr
-    assert time.monotonic() - start < 2
     assert re.search(r"train_iters +77 ", result.stdout)
     assert "tiny.yml:1" in result.stdout
     assert "on this host with 2 ranks" in result.stdout
@@ -162,7 +169,10 @@ def test_ranks_get_their_place_and_the_settings_unchanged(environment: dict[str,
     hostile = "a \"b\" 'c' $(touch hacked) `touch hacked`\nnew line; \\ %n äöü"
     (settings.parent / "tiny.yml").write_text(json.dumps({**SETTINGS, "data_path": hostile}) + "\n# $(x) 'y'\n")
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"]
-    plan = {"0": [["environment", names], ["settings", None]], "1": [["sleep", 0.3], ["environment", names]]}
+    plan = {
+        "0": [["environment", names], ["settings", None], SIGN],
+        "1": [AWAIT, ["environment", names]],
+    }
     result = probe(environment, settings.parent, plan, "--set", "train_iters=3")
     assert result.returncode == 0, result.stderr
     first, known, second = map(json.loads, result.stdout.splitlines())
@@ -180,10 +190,22 @@ def test_ranks_get_their_place_and_the_settings_unchanged(environment: dict[str,
     ("plan", "code", "text"),
     [
         ({"0": [["raise", "DataError"]], "1": [["raise", "DataError"]]}, 3, "all 2 ranks alike"),
-        ({"1": [["raise", "CheckpointError"]], "0": [["sleep", 0.3], ["lose", 0]]}, 4, "rank 1 is the cause"),
-        ({"0": [["kill", 9]], "1": [["sleep", 0.3], ["lose", 0]]}, 6, "rank 0 of 2 ended: killed by SIGKILL"),
-        ({"1": [["raise", "NoSuchError"]], "0": [["sleep", 0.3], ["lose", 0]]}, 1, "AttributeError"),
-        ({"1": [["raise", "StopRequested"]], "0": [["sleep", 0.3], ["raise", "StopRequested"]]}, 75, "queue the same"),
+        (
+            {"1": [SIGN, ["raise", "CheckpointError"]], "0": [AWAIT, ["lose", 0]]},
+            4,
+            "rank 1 is the cause",
+        ),
+        (
+            {"0": [SIGN, ["kill", 9]], "1": [AWAIT, ["lose", 0]]},
+            6,
+            "rank 0 of 2 ended: killed by SIGKILL",
+        ),
+        ({"1": [SIGN, ["raise", "NoSuchError"]], "0": [AWAIT, ["lose", 0]]}, 1, "AttributeError"),
+        (
+            {"1": [SIGN, ["raise", "StopRequested"]], "0": [AWAIT, ["raise", "StopRequested"]]},
+            75,
+            "queue the same",
+        ),
     ],
 )
 def test_the_exit_code_and_the_words(
@@ -209,7 +231,7 @@ def test_sigterm_to_deepy_saves_and_gives_75(environment: dict[str, str], settin
     assert process.stdout is not None
     assert [process.stdout.readline(), process.stdout.readline()] == ["ready\n", "ready\n"]
     process.send_signal(signal.SIGTERM)
-    _, words = process.communicate(timeout=20)
+    _, words = process.communicate(timeout=600)
     assert process.returncode == 75, words
     assert "SIGTERM passed on" in words and "saved at step 7" in words
 

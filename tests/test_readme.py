@@ -115,7 +115,7 @@ def test_a_block_marked_run_runs(block: Block, tmp_path: Path) -> None:
         env={**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, f"{block.place}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 

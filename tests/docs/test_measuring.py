@@ -35,7 +35,7 @@ def test_the_page(tmp_path: Path) -> None:
     for command in block[1].splitlines():
         words = [sys.executable, *command.split()[1:], *(shorter.split() if "train.py" in command else [])]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
     assert re.search(r"^code at step 4: loss \d\.\d{4}, perplexity [\d.]+ \([\d,]+ tokens\)$", done.stdout, re.M)
     assert re.search(r"4/4 .* noise ", done.stdout)

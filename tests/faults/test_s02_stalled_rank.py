@@ -53,15 +53,21 @@ def naive(tmp_path: Path) -> str:
             (folder.parent / "latest").write_text(folder.name)
         together.gather(None)
 
-    stall(RANKS, tmp_path / "talk-naive", 1, 0, save)
-    folder = tmp_path / "naive" / (tmp_path / "naive" / "latest").read_text()
+    latest = tmp_path / "naive" / "latest"
+    stall(RANKS, tmp_path / "talk-naive", 1, 0, save, also=latest)
+    folder = tmp_path / "naive" / latest.read_text()
     wanted = [all((folder / file.name).exists() for file in files_of(2, rank)) for rank in range(RANKS)]
     assert wanted == [True, False]
     return "`latest` before the barrier: rank 0 loads the new step, rank 1 finds no file"
 
 
-def stall(ranks: int, talk: Path, stalled: int, place: int, action: Callable[[Together], Any]) -> None:
-    """Run `action` on all ranks; `stalled` stops for good at its file event `place`; kill all once nothing moves."""
+def stall(
+    ranks: int, talk: Path, stalled: int, place: int, action: Callable[[Together], Any], also: Path | None = None
+) -> None:
+    """Run `action` on all ranks; `stalled` stops for good at its file event `place`; kill all once nothing moves.
+
+    also: a file that the others are known to make meanwhile.
+    """
 
     def on_rank(together: Together) -> None:
         if together.rank == stalled:
@@ -69,8 +75,9 @@ def stall(ranks: int, talk: Path, stalled: int, place: int, action: Callable[[To
         action(together)
 
     children = start_ranks(ranks, talk, on_rank)
-    deadline = time.monotonic() + 20
-    while not (talk / "stalled").exists():
+    deadline = time.monotonic() + 300
+    awaited = [talk / "stalled", *([also] if also else [])]
+    while not all(path.exists() for path in awaited):
         assert time.monotonic() < deadline, "the save ended before the stall"
         time.sleep(0.002)
     settled(talk.parent)

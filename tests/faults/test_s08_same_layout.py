@@ -32,7 +32,7 @@ def test_bit_equal(tmp_path: Path, score: Callable[..., None]) -> None:
     for name, case in CASES.items():
         whole, parts = f"save={tmp_path / name}-whole", f"save={tmp_path / name}-parts"
         pieces += [[whole, *case], [parts, "exit_interval=25", *case], [parts, "auto_resume=true", *case]]
-    run_ranks(train_one_after_another, 2, str(config), pieces, timeout=400)
+    run_ranks(train_one_after_another, 2, str(config), pieces)
     held = sum(equal(tmp_path / f"{name}-whole", tmp_path / f"{name}-parts") for name in CASES)
     assert not equal(tmp_path / "pipeline-whole", tmp_path / "tensor-whole")
     score("S8", held, len(CASES), naive(losses(tmp_path / "tensor-whole")))

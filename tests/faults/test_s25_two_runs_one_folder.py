@@ -74,14 +74,14 @@ def test_a_dead_run_and_another_host(tmp_path: Path, score: Callable[..., None])
         RunLock.take(tmp_path)
     path = tmp_path / LOCK
     before = json.loads(path.read_text())["beat"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while json.loads(path.read_text())["beat"] == before:
         assert time.monotonic() < deadline, "no heartbeat"
         time.sleep(0.01)
     held += 1
     lock.release()
     assert not list(tmp_path.iterdir())
-    foreign = {"token": "x", "host": "elsewhere", "pid": 1, "since": "then", "beat": 0, "heartbeat_seconds": 0.1}
+    foreign = {"token": "x", "host": "elsewhere", "pid": 1, "since": "then", "beat": 0, "heartbeat_seconds": 1.0}
     path.write_text(json.dumps(foreign))
     stop = threading.Event()
     beating = threading.Thread(target=beat, args=(path, foreign, stop))

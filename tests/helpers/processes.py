@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from megatron.launcher.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 180.0) -> list[Any]:
+def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 900.0) -> list[Any]:
     """Call function(*args) on world_size processes; return their results by rank.
 
     function: at the top level of its file; it is imported anew in each process and meets the others itself,
@@ -34,7 +35,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder, "task.json")
         task.write_text(json.dumps({"file": function.__code__.co_filename, "name": function.__name__, "args": args}))
-        port = _free_port()
+        port = free_port()
         ranks = [_start(rank, world_size, port, task) for rank in range(world_size)]
         try:
             _wait(ranks, timeout, Path(folder))
@@ -170,12 +171,6 @@ def _last_lines(ranks: list[Rank], folder: Path) -> str:
         lines = (folder / f"output-{rank}.txt").read_text(errors="replace").splitlines()[-40:]
         parts.append(f"--- rank {rank} ---\n" + "\n".join(lines))
     return "\n".join(parts)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _run_task(task: Path) -> None:

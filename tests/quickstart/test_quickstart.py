@@ -40,7 +40,7 @@ def call(folder: Path, *arguments: str) -> Run:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
+        timeout=600,
     )
     return Run(folder / "quickstart", done.returncode, done.stdout, time.monotonic() - start)
 
@@ -104,7 +104,7 @@ def test_running_again_is_quick_and_harmless(first_run: Run) -> None:
     again = call(first_run.out.parent, "--train-iters", "20", "--questions", "8")
     assert again.code == 0 and again.shown.count("skipped") == len(steps(20, 8))
     assert "What was made" in again.shown, "the closing table is shown again"
-    assert again.seconds < 10
+    assert again.seconds < first_run.seconds / 2
     assert before == {path: path.stat().st_mtime_ns for path in first_run.out.rglob("*") if path.is_file()}
 
 

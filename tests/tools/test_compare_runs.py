@@ -26,7 +26,7 @@ def write_run(folder: Path, losses: list[float], speed: float = 100.0, kept: flo
 
 def compare(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(ROOT / "tools" / "compare_runs.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_the_command_prints_a_table_and_draws(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from megatron.errors import CheckpointError
 from tests.megatron.checkpointing.simulated_ranks import some_tensors, write_simulated
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(tp=st.sampled_from([1, 2, 3, 4]), dp=st.integers(1, 5), seed=st.integers(0, 3))
 def test_any_layout_gives_the_same_global_tensors(
     tmp_path_factory: pytest.TempPathFactory, tp: int, dp: int, seed: int

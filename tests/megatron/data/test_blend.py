@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron.data.blend import PARTS, Blend, integer_weights
@@ -28,7 +28,6 @@ def brute_force(weights: list[int], steps: int) -> list[tuple[int, int]]:
     return chosen
 
 
-@settings(deadline=None)
 @given(weights_strategy, st.integers(0, 200))
 def test_rule_step_by_step(weights: list[int], start: int) -> None:
     sets, places = Blend(weights).locate(np.arange(start, start + 60))

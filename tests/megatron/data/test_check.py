@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import megatron.data.check as check
@@ -28,7 +28,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "SPAN_BYTES", 24)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.lists(st.lists(st.integers(0, 3), max_size=9), max_size=3), max_size=9),
     st.sampled_from(["uint16", "int32", "int8"]),
@@ -62,7 +62,7 @@ def test_the_first_fault_of_the_file_is_told(tmp_path: Path, workers: int, value
 
 def test_of_two_faults_found_at_once_the_first_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = write(tmp_path / "set", [[[9] * 24]])  # two spans, both wrong
-    both_have_theirs = threading.Barrier(2, timeout=20)
+    both_have_theirs = threading.Barrier(2, timeout=600)
     read_into = dataset.token_file.read_into
 
     def wait_and_read(buffer: memoryview, offset: int) -> None:

@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.document_hashes import SHORT, document_hashes, spans_of_documents
@@ -12,7 +12,7 @@ from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 documents_strategy = st.lists(st.lists(st.lists(st.integers(0, 1), max_size=12), max_size=2), max_size=12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(documents_strategy, st.integers(1, 40), st.data())
 def test_spans_and_hashes(tmp_path: Path, documents: list, span_bytes: int, data: st.DataObject) -> None:
     with IndexedDatasetWriter(tmp_path / "set", dtype="uint16") as writer:

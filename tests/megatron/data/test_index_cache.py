@@ -144,7 +144,7 @@ def test_eight_builders_at_once_build_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "cache", calls, 0.2) for _ in range(8)]
     for process in processes:
         go(process)
-    assert [process.wait(30) for process in processes] == [0] * 8
+    assert [process.wait(300) for process in processes] == [0] * 8
     assert len(list(calls.iterdir())) == 1
     assert [path.suffix for path in entries(tmp_path / "cache")] == [""]
 
@@ -153,9 +153,9 @@ def test_eight_builders_at_once_build_once(tmp_path: Path) -> None:
 def test_a_killed_builder_leaves_nothing_half_done(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()
-    victim = start(tmp_path / "cache", calls, 60)
+    victim = start(tmp_path / "cache", calls, 600)
     go(victim)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "cache").glob("*.tmp/plain.npy")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -163,7 +163,7 @@ def test_a_killed_builder_leaves_nothing_half_done(tmp_path: Path) -> None:
     go(heir)  # waits for the lock, which its holder takes to the grave
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    assert heir.wait(30) == 0
+    assert heir.wait(300) == 0
     (entry,) = entries(tmp_path / "cache")
     assert json.loads((entry / MANIFEST).read_text())["name"] == "set"
 

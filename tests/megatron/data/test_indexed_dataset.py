@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.index_file import DTYPES
@@ -20,7 +20,7 @@ from tests.helpers.shared import shared_folder
 documents_strategy = st.lists(st.lists(st.lists(st.integers(0, 127), max_size=5), max_size=3), max_size=8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(documents=documents_strategy, dtype=st.sampled_from(list(DTYPES.values())))
 def test_any_documents_there_and_back(tmp_path: Path, documents: list[list[list[int]]], dtype: np.dtype) -> None:
     with IndexedDatasetWriter(tmp_path / "set", dtype=dtype) as writer:
@@ -36,7 +36,7 @@ def test_any_documents_there_and_back(tmp_path: Path, documents: list[list[list[
     assert dataset.num_tokens == sum(map(len, flat))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.lists(st.integers(0, 65535), max_size=6), max_size=9), st.integers(1, 4))
 def test_many_at_once_equals_one_by_one(tmp_path: Path, documents: list[list[int]], step: int) -> None:
     with IndexedDatasetWriter(tmp_path / "single", vocab_size=60000) as writer:

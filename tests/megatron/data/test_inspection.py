@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
@@ -20,7 +20,7 @@ def write(prefix: Path, documents: list[list[int]], dtype: str = "uint16") -> In
     return IndexedDataset(prefix)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=14), max_size=10))
 def test_figures_of_everything(tmp_path: Path, documents: list[list[int]]) -> None:
     found = inspect(write(tmp_path / "set", documents), 10**6)
@@ -39,7 +39,7 @@ def test_figures_of_everything(tmp_path: Path, documents: list[list[int]]) -> No
         assert found.lengths["longest"] == max(map(len, documents))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=300), st.integers(1, 4000))
 def test_stretches_are_apart_and_not_too_large(tmp_path: Path, sizes: list[int], wanted: int) -> None:
     dataset = write(tmp_path / "set", [[1] * size for size in sizes])

@@ -51,7 +51,7 @@ def samples_of_steps(source: SampleSource, start: int, steps: int, dp: int, micr
     return [int(row[0]) for micro_step in zip(*ranks, strict=True) for batch in micro_step for row in batch.tokens]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(dp=st.integers(1, 4), micro=st.integers(1, 4), accumulation=st.integers(1, 3), start=st.integers(0, 90))
 def test_ranks_and_accumulation_do_not_change_the_row(
     source: SampleSource, dp: int, micro: int, accumulation: int, start: int
@@ -61,7 +61,7 @@ def test_ranks_and_accumulation_do_not_change_the_row(
     assert found == samples_of_steps(source, start, 2 * total, 1, 1, 1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)), min_size=1))
 def test_resuming_under_other_layouts_loses_and_repeats_nothing(
     source: SampleSource, runs: list[tuple[int, int, int, int]]
@@ -136,20 +136,20 @@ def test_golden_sampler_slices() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_memory_stays_constant_over_a_hundred_thousand_steps(source: SampleSource, workers: int) -> None:
-    """An iterator that keeps its batches, as itertools.cycle does, would grow by 40 MB here."""
+def test_memory_stays_constant_over_tens_of_thousands_of_steps(source: SampleSource, workers: int) -> None:
+    """An iterator that keeps its batches, as itertools.cycle does, would grow by 20 MB here."""
     layout = {"consumed_samples": 0, "micro_batch_size": 2, "dp_rank": 0, "dp_size": 1, "workers": workers}
     stream = batches(source, seq_length=SEQ, **layout)
     sizes = []
-    for step in range(100_001):
+    for step in range(50_001):
         next(stream)
-        if step in (20_000, 100_000):
+        if step in (10_000, 50_000):
             sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
     stream.close()
     assert sizes[1] - sizes[0] < 4 << 20
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(dp=st.integers(1, 4), micro=st.integers(1, 4), samples=st.integers(1, 39))
 def test_first_batches_count_each_sample_once(source: SampleSource, dp: int, micro: int, samples: int) -> None:
     """Rows that count are the first samples in their order; all ranks have as many micro-batches."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.indexed_dataset import IndexedDatasetWriter
@@ -15,7 +15,7 @@ sets_strategy = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sets_strategy)
 def test_any_sets(tmp_path_factory: pytest.TempPathFactory, sets: list) -> None:
     folder = tmp_path_factory.mktemp("merge")

@@ -22,7 +22,7 @@ __all__ = ["helper"]
 WEIGHTS = st.lists(st.integers(0, 5), min_size=3, max_size=3).filter(any)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(stages=st.lists(st.tuples(st.integers(1, 40), WEIGHTS), min_size=1, max_size=4))
 def test_nothing_repeats_and_nothing_is_skipped_over_a_change(stages: list[tuple[int, list[int]]]) -> None:
     starts = np.cumsum([0, *(length for length, _ in stages)]).tolist()
@@ -40,7 +40,7 @@ def test_nothing_repeats_and_nothing_is_skipped_over_a_change(stages: list[tuple
     assert np.array_equal(blend.locate(positions[order])[1], places[order])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(weights=WEIGHTS, steps=st.integers(0, 100))
 def test_taken_counts_what_locate_gives(weights: list[int], steps: int) -> None:
     blend = Blend(weights)

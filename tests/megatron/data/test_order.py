@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron.data.order import SampleOrder
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**40), st.integers(0, 5), st.text(max_size=8))
 def test_every_epoch_is_a_permutation(size: int, seed: int, epoch: int, name: str) -> None:
     order = SampleOrder(size, seed, name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.document_rows import DocumentRows
@@ -20,7 +20,7 @@ from tests.megatron.data import neox_goldens
 from tests.megatron.data.neox_goldens import helper
 
 __all__ = ["helper"]
-RULES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+RULES = settings(max_examples=30)
 KINDS = ["pack_until_overflow", "unpacked"]
 
 

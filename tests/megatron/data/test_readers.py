@@ -65,7 +65,7 @@ def test_a_killed_worker_is_noticed_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"process {victim}\) was killed by SIGKILL.*num_workers: 0"):
         for _ in range(100_000):  # what it had sent is still read
             next(reads)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 120
     assert children() == []
 
 
@@ -92,7 +92,7 @@ def test_workers_end_with_the_generator(tmp_path: Path) -> None:
     )
     assert children() == [], "nothing starts before it is asked for"
     next(stream)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while len(children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(children()) == 2

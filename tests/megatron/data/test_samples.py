@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
@@ -16,7 +16,7 @@ from megatron.errors import DataError
 from tests.helpers.shared import shared_folder
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=12),
     seq_length=st.integers(1, 9),

@@ -4,14 +4,14 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.shards import join_shards, split_file
 from megatron.errors import DataError
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.binary(max_size=60), size=st.integers(1, 70), checked=st.booleans())
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, data: bytes, size: int, checked: bool) -> None:
     folder = tmp_path_factory.mktemp("shards")

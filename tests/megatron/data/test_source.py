@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.blend import Blend
@@ -29,7 +29,7 @@ def part(dataset: IndexedDataset, seq_length: int, name: str = "", labels: Index
     return Part(stream, SampleOrder(len(stream), 5, name), labels)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     weights=st.lists(st.integers(0, 4), min_size=1, max_size=3).filter(any),
     start=st.integers(0, 500),

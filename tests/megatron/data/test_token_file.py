@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
@@ -24,7 +24,7 @@ def write_shards(prefix: Path, data: bytes, size: int) -> list[Path]:
     return paths
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.binary(max_size=40), size=st.integers(1, 45), ends=st.tuples(st.integers(0, 40), st.integers(0, 40)))
 def test_any_stretch_of_any_shards(tmp_path: Path, data: bytes, size: int, ends: tuple[int, int]) -> None:
     for path in tmp_path.iterdir():

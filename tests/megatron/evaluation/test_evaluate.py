@@ -86,7 +86,7 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "my_model.yml").write_text(_args(checkpoint).texts[0][1])
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, str(root / "deepy.py"), "eval.py", "my_model.yml", "--", "--untrained"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     evaluate(_args(checkpoint), untrained=True)
     printed = [json.loads(line) for line in done.stdout.splitlines()]
@@ -114,7 +114,7 @@ def _stock_lm_eval(folder: Path, tasks: Path, batch_size: int, output: Path) -> 
         "--batch_size", str(batch_size), "--output_path", str(output), "--log_samples",
     ]  # fmt: skip
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    finished = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=400)
+    finished = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr[-3000:]
     results = json.loads(next(output.glob("*/results_*.json")).read_text())["results"]
     samples = {}

@@ -167,7 +167,7 @@ def test_the_command_starts_one_process_whatever_the_layout(checkpoint: Path, tm
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]

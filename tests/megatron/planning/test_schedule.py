@@ -18,7 +18,7 @@ def test_bubble_of_even_stages(stages: int, micros: int) -> None:
     assert found.bubble == pytest.approx((stages - 1) / (micros + stages - 1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     forward=st.lists(st.floats(0.1, 5), min_size=1, max_size=5),
     backward=st.lists(st.floats(0.1, 5), min_size=5, max_size=5),

@@ -168,7 +168,7 @@ def test_a_real_browser_shows_the_page(tmp_path: Path) -> None:
     shot = tmp_path / "shot.png"
     common = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     common += ["--window-size=1240,2400", f"--screenshot={shot}", "--dump-dom", page_file.as_uri()]
-    done = subprocess.run(common, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(common, capture_output=True, text=True, timeout=600)
     seen = re.search(r'data-seen="([^"]*)"', done.stdout)
     assert seen, done.stderr[-2000:]
     assert seen[1].split() == ["block,none,none,none", "none,none,block,none", "0", "true", "12"], seen[1]

@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     ranks, overrides, modes = LAYOUTS[layout]
     count = len(modes)
-    run_ranks(train_modes, ranks, str(folder), [layout] * count, modes, [overrides] * count, timeout=300)
+    run_ranks(train_modes, ranks, str(folder), [layout] * count, modes, [overrides] * count)
     for mode in modes:
         if mode == "bf16":  # measured: 3e-4
             single = losses(folder / "single" / mode)

@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_equals_the_single_process(folder: Path, name: str) -> None:
     cover = COVERS[name]
-    run_ranks(train_modes, cover.ranks, str(folder), name, list(cover.overrides), list(cover.modes), timeout=300)
+    run_ranks(train_modes, cover.ranks, str(folder), name, list(cover.overrides), list(cover.modes))
     for mode in cover.modes:
         assert losses(folder / name / mode) == pytest.approx(losses(folder / "single" / mode), rel=1e-5)
         ours, theirs = reader(folder / name / mode), reader(folder / "single" / mode)
@@ -99,7 +99,7 @@ def test_equals_the_single_process(folder: Path, name: str) -> None:
 def test_half_precision_stays_near_fp32(folder: Path, precision: str) -> None:
     """Pipeline, ZeRO-2 and ZeRO-3 on two ranks; fp16 with a static scale, so that no step is left out."""
     layouts = {"pipeline": PIPELINE, "zero2": ZERO_2, "zero3": (*ZERO_3, *EACH_LAYER)}
-    run_ranks(half_runs, 2, str(folder), precision, {name: list(over) for name, over in layouts.items()}, timeout=300)
+    run_ranks(half_runs, 2, str(folder), precision, {name: list(over) for name, over in layouts.items()})
     expected = losses(folder / "single" / "bipe")
     for name in layouts:
         assert losses(folder / precision / name / "bipe") == pytest.approx(expected, rel=BOUNDS[precision])

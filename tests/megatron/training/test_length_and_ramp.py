@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         again += [options, [*options, f"save={folder}/{style}-resumed", f"load={folder}/{style}", "iteration=5"]]
     wsd = [*fixed, "lr_decay_style=wsd", f"load={folder}/wsd", "iteration=5"]
     branch = [*wsd, "train_iters=7", "lr_wsd_decay_iters=2", f"save={folder}/branch"]
-    run_ranks(train_all, 1, str(folder), [*one, *again, branch], timeout=300)
+    run_ranks(train_all, 1, str(folder), [*one, *again, branch])
     return folder
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, changes in OPTIMIZERS.items():
         settings = tiny_settings(data, checkpoint_factor=4, **common, **changes)
         write_settings(folder / f"{name}.yml", settings)
-    run_ranks(train_all, 1, str(folder), "single", 1, 1, 1, list(OPTIMIZERS), timeout=300)
+    run_ranks(train_all, 1, str(folder), "single", 1, 1, 1, list(OPTIMIZERS))
     return folder
 
 
@@ -56,7 +56,7 @@ def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     pp, tp, zero = LAYOUTS[layout]
     ranks = 4 if layout == "tp2_dp2" else 2
     names = [name for name in OPTIMIZERS if layout == "dp2" or name in WHERE_IT_MATTERS[layout]]
-    run_ranks(train_all, ranks, str(folder), layout, pp, tp, zero, names, timeout=300)
+    run_ranks(train_all, ranks, str(folder), layout, pp, tp, zero, names)
     for name in names:
         whole, bound = losses(folder / "single" / name), BOUNDS.get(name, 1e-5)
         assert losses(folder / layout / name) == pytest.approx(whole, rel=bound), name
@@ -78,7 +78,7 @@ def test_resumed_is_bit_equal(folder: Path, name: str) -> None:
 def test_resumed_is_bit_equal_in_bf16_on_two_processes(folder: Path) -> None:
     """DeepSpeed has another optimizer around ours there, which keeps fp32 masters."""
     names = [name for name in OPTIMIZERS if name not in ("adam_l2", "sgd", "adam_mup")]  # theirs is torch's own code
-    run_ranks(train_all, 2, str(folder), "bf16", 1, 1, 1, names, ["precision=bfloat16"], timeout=300)
+    run_ranks(train_all, 2, str(folder), "bf16", 1, 1, 1, names, ["precision=bfloat16"])
     for name in names:
         assert_resumed_is_bit_equal(folder, "bf16", name)
         near = pytest.approx(losses(folder / "single" / name), rel=0.02)

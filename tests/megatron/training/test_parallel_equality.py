@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_equals_single_process(folder: Path, layout: str) -> None:
     pp, tp, ranks = LAYOUTS[layout]
-    run_ranks(train_all_modes, ranks, str(folder), layout, pp, tp, timeout=300)
+    run_ranks(train_all_modes, ranks, str(folder), layout, pp, tp)
     for mode in MODES:
         _assert_equal_runs(folder / "single" / mode, folder / layout / mode)
         assert _work(folder / layout / mode, ranks) == pytest.approx(_work(folder / "single" / mode, 1), rel=1e-9)

@@ -125,6 +125,6 @@ def deepy(files: list[str], settings: list[str]) -> tuple[int, str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
     return done.returncode, done.stdout + done.stderr

@@ -43,5 +43,5 @@ def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
 def run(folder: Path, command: str) -> tuple[int, str]:
     words = [sys.executable, *command.split()[1:]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     return done.returncode, done.stdout + done.stderr

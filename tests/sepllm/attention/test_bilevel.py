@@ -25,7 +25,7 @@ def _by_loop(ids: list[int], separators: list[int], pads: int) -> tuple[list[int
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 50))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_equals_a_loop(ids: list[int], pads: int) -> None:
     pads = min(pads, len(ids))
     first_real = torch.tensor([0, pads])

@@ -20,7 +20,7 @@ def test_exact_in_float64(name: str) -> None:
 
 
 @given(situations())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_short_situation_is_exact(case: Case) -> None:
     assert_exact(case, "packed")
 

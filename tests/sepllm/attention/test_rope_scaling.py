@@ -59,7 +59,7 @@ def _transformers(entries: dict[str, Any], head_dim: int, pct: float, base: floa
     return ROPE_INIT_FUNCTIONS[entries["rope_type"]](config, torch.device("cpu"), seq_len=seq_len)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     kind=st.sampled_from(["linear", "ntk", "yarn", "llama3"]),
     pairs=st.integers(2, 64),

@@ -59,7 +59,7 @@ def situations(draw: st.DrawFn) -> Case:
 
 
 @given(situations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_situation_equals_two_loops(case: Case) -> None:
     mask = keep_mask(case.config, case.ids, **case.rows)
     assert torch.equal(mask, case.mask())
@@ -67,7 +67,7 @@ def test_any_situation_equals_two_loops(case: Case) -> None:
 
 
 @given(situations(), st.integers(1, 10))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_padding_changes_nothing_for_the_real_tokens(case: Case, pads: int) -> None:
     alone = keep_mask(case.config, case.ids, documents=case.documents)
     ids = torch.nn.functional.pad(case.ids, (pads, 0), value=1)

@@ -27,7 +27,7 @@ def lazy_sizes(draw: st.DrawFn) -> CacheSizes:
     return CacheSizes(a, s, w, c, schedule, draw(st.booleans()), draw(st.booleans()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lazy_sizes(), st.lists(st.booleans(), min_size=1, max_size=70), st.integers(0, 30))
 def test_lazy_schedules_equal_lists(sizes: CacheSizes, flags: list[bool], prompt: int) -> None:
     prompt = prompt if sizes.schedule == "lazy" else 0
@@ -37,7 +37,7 @@ def test_lazy_schedules_equal_lists(sizes: CacheSizes, flags: list[bool], prompt
     assert (int(row.s), int(row.c)) == (lists.s, lists.c)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 4),
     st.none() | st.integers(0, 5),

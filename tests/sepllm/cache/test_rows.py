@@ -62,7 +62,7 @@ def visible_to_newest(cache: SepCache, entries: int) -> Tensor:
     return step.plan.mask_for(1)[:, 0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(runs())
 def test_rows_equal_lists(run: dict[str, Any]) -> None:
     sizes: CacheSizes = run["sizes"]

@@ -52,7 +52,7 @@ def test_a_folder_loads_saves_and_reloads_without_our_packages(tmp_path: Path, t
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     environment = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-I", "-c", PROGRAM, str(folder), str(tmp_path / "again")]
-    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
     loaded = torch.load(tmp_path / "again" / "logits.pt", weights_only=True)
     assert torch.allclose(loaded, model(ids).logits, atol=1e-6)

@@ -29,7 +29,7 @@ TRAINING = {
 
 def _run(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
 
 

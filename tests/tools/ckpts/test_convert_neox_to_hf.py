@@ -14,7 +14,7 @@ TOOL = Path(__file__).resolve().parents[3] / "tools" / "ckpts" / "convert_neox_t
 
 def _run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(TOOL), *flags], cwd=folder, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, str(TOOL), *flags], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -15,7 +15,7 @@ def run_tool(tool: str, *flags: object, cwd: Path = ROOT) -> subprocess.Complete
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

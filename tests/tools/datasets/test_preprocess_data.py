@@ -24,7 +24,7 @@ def run(*flags: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -20,7 +20,7 @@ SIZES = ["--init_cache_size", "2", "--sep_cache_size", "8", "--local_size", "16"
 
 def run(folder: Path, tool: str, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / tool), *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
 
 
 def evaluate(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:

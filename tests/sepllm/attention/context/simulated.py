@@ -21,7 +21,7 @@ class Table:
     """Where threads leave for each other what a process would send."""
 
     def __init__(self, ranks: int) -> None:
-        self.barrier = threading.Barrier(ranks, timeout=20)
+        self.barrier = threading.Barrier(ranks, timeout=600)
         self.posted: dict[tuple[int, int], Tensor] = {}
 
     def all_to_all(self, rank: int, arrived: Tensor, rows: Tensor, received: list[int], sent: list[int]) -> None:

@@ -49,7 +49,7 @@ def test_hard_cases_on_three_ranks(name: str) -> None:
 
 
 @given(situations(), st.integers(1, 5), st.sampled_from(["zigzag", "contiguous"]), st.sampled_from(["auto", "packed"]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_any_short_situation(case: Case, ranks: int, kind: str, path: str) -> None:
     ranks = min(ranks, case.ids.shape[1] // (2 if kind == "zigzag" else 1)) or 1
     assert_exact(case, ranks, kind if case.ids.shape[1] > 1 else "contiguous", path)

@@ -12,7 +12,7 @@ from tests.sepllm.attention.test_rule import situations
 
 
 @given(situations(), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ranks_receive_what_their_queries_see_and_no_more(case: Case, ranks: int) -> None:
     seq = case.ids.shape[1]
     ranks = min(ranks, seq)
@@ -29,7 +29,7 @@ def test_ranks_receive_what_their_queries_see_and_no_more(case: Case, ranks: int
 
 
 @given(situations(), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_rule_over_gathered_keys_is_the_rule_over_the_text(case: Case, ranks: int) -> None:
     seq = case.ids.shape[1]
     ranks = max(1, min(ranks, seq // 2))

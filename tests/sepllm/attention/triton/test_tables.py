@@ -38,7 +38,7 @@ def test_hard_cases(name: str) -> None:
 
 
 @given(situations())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_short_situation(case: Case) -> None:
     _check(case)
 
