@@ -19,7 +19,7 @@ PARTS = {
         "-m pytest",
         '--dist loadgroup -m "not exhaustive" tests',
     ],
-    "make test-all": ["ruff check .", "-m pytest", "--dist loadgroup tests"],
+    "make test-all": ["ruff check .", "-m pytest", "--dist loadgroup --hypothesis-profile search tests"],
     "make test-fast": ['-m "not slow and not multiprocess and not gpu"'],
     "make lint": ["ruff check .", "ruff format --check .", "-m mypy"],
     "make format": ["ruff check --fix .", "ruff format ."],
