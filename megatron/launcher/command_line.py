@@ -53,7 +53,7 @@ _SHORTHANDS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (("--num_gpus",), "num_gpus", "N", "ranks per host: accelerators, or processes on a machine without"),
     (("--master_addr",), "master_addr", "HOST", "where the ranks meet; default: the first host"),
     (("--master_port",), "master_port", "PORT", "its port; default: a free one on this host, 29500 on several hosts"),
-    (("--launcher",), "launcher", "NAME", "pdsh, ssh, openmpi, mvapich or slurm"),
+    (("--launcher",), "launcher", "NAME", "pdsh, ssh, openmpi, mpich, impi, mvapich or slurm"),
     (("-i", "--sample_input_file"), "sample_input_file", "FILE", "prompts for generate.py"),
     (("-o", "--sample_output_file"), "sample_output_file", "FILE", "where generate.py writes"),
     (("--iteration",), "iteration", "N", "the checkpoint's iteration; default: the newest"),

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from megatron.errors import PeerError, SettingsError, StopRequested, UserError
+from megatron.launcher.exit_marks import leave_mark
 from megatron.launcher.failure_record import leave_record
 from megatron.launcher.place import host, place
 
@@ -39,6 +40,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
+    leave_mark(code)
     if _hanging or (code != 0 and _process_group_is_up()):
         # Taking down a process group that has lost a member can hang for minutes; the message is out already.
         logging.shutdown()

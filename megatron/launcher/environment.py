@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from megatron.errors import SettingsError
+
 _FORWARDED = re.compile(
     r"OMP_NUM_THREADS|MKL_NUM_THREADS|KMP_\w+|"
     r"GLOO_\w+|NCCL_\w+|TORCH_NCCL_\w+|RCCL_\w+|UCX_\w+|FI_\w+|"
@@ -20,9 +22,17 @@ _FORWARDED = re.compile(
 )
 
 
-def forwarded_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those variables that ranks on other hosts get as well."""
-    return {name: value for name, value in sorted(environment.items()) if _FORWARDED.fullmatch(name)}
+def forwarded_variables(environment: Mapping[str, str], named: Sequence[str] = ()) -> dict[str, str]:
+    """Those variables that ranks on other hosts get as well: the listed ones, and those that the user names.
+
+    SettingsError for a named one that is not set here.
+    """
+    if missing := [name for name in named if name not in environment]:
+        raise SettingsError(
+            f"forward_environment names {', '.join(missing)}, which is not set here. "
+            f"Try `export {missing[0]}=...` first, or take the name out of the list."
+        )
+    return {name: environment[name] for name in sorted(environment) if _FORWARDED.fullmatch(name) or name in named}
 
 
 def rank_variables(

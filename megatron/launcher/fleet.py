@@ -67,7 +67,10 @@ def mission_of(args: NeoXArgs, work: Work, patience: Patience) -> Mission:
         launcher=args.launcher,
         work=work,
         folder=os.getcwd(),
-        environment={**forwarded_variables(os.environ), "PYTHONPATH": python_path(os.environ)},
+        environment={
+            **forwarded_variables(os.environ, args.forward_environment),
+            "PYTHONPATH": python_path(os.environ),
+        },
         patience=patience,
         master_addr=args.master_addr,
         master_port=args.master_port,

@@ -14,7 +14,7 @@ from megatron.launcher.environment import repository_root
 from megatron.launcher.hostfile import Hosts
 from megatron.launcher.hosts import LOCALHOST, HostSettings, choose_hosts, needs_other_hosts
 from megatron.launcher.local import Work
-from megatron.launcher.multi_host import run_on_hosts
+from megatron.launcher.mpi import run_under_mpi
 from megatron.launcher.report import say
 from megatron.launcher.retries import Attempt, with_retries
 from megatron.launcher.spawn import DEFAULT_PATIENCE, Patience
@@ -58,7 +58,7 @@ def launch(
     several = needs_other_hosts(hosts, args.force_multi)
     if several and args.launcher not in WITH_AGENTS:
         text = settings_text(args.texts, command.overrides)
-        return run_on_hosts(args, hosts, script, text, command.script_arguments, patience)
+        return run_under_mpi(args, hosts, script, text, command.script_arguments, patience)
     if not several:
         check_this_host(hosts, args)
     on_hosts = OnHosts(Share(hosts, args), command.overrides, patience) if several else None

@@ -10,21 +10,29 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+from megatron.launcher.environment import forwarded_variables, python_path
+from megatron.launcher.hostfile import Hosts
+from megatron.neox_arguments.arguments import NeoXArgs
 
 VARIABLE = "DEEPY_PARCEL"
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """environment: goes over the host's own; settings: text of settings_file.py; folder: where the script starts."""
+    """environment: goes over the host's own; settings: text of settings_file.py; folder: where the script starts.
+
+    slots: of each host, in the order of the ranks.
+    """
 
     environment: Mapping[str, str]
     script: str
     settings: str
     arguments: tuple[str, ...]
     folder: str
+    slots: tuple[tuple[str, tuple[int, ...]], ...] = ()
     python: str = sys.executable
 
     def to_bytes(self) -> bytes:
@@ -33,7 +41,8 @@ class Parcel:
     @classmethod
     def from_bytes(cls, content: bytes) -> "Parcel":
         fields = json.loads(content)
-        return cls(**{**fields, "arguments": tuple(fields["arguments"])})
+        slots = tuple((host, tuple(slots)) for host, slots in fields["slots"])
+        return cls(**{**fields, "arguments": tuple(fields["arguments"]), "slots": slots})
 
     def to_word(self) -> str:
         """Letters, digits, `-`, `_` and `=`: what no launcher's own reading of an environment can change."""
@@ -57,3 +66,12 @@ class Parcel:
             command = self.command(f"/dev/fd/{file.fileno()}")
             sys.stdout.flush()
             os.execve(command[0], command, dict(environment))
+
+
+def parcel_of(
+    args: NeoXArgs, hosts: Hosts, script: str, settings: str, arguments: Sequence[str], meeting: Mapping[str, str]
+) -> Parcel:
+    """The same for all hosts. meeting: MASTER_ADDR and MASTER_PORT, where they are known here."""
+    variables = forwarded_variables(os.environ, args.forward_environment)
+    variables |= {"PYTHONPATH": python_path(os.environ), **meeting}
+    return Parcel(variables, script, settings, tuple(arguments), os.getcwd(), tuple(hosts.slots.items()))

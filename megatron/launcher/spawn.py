@@ -25,12 +25,14 @@ class Rank:
     """One process to start: its global rank, its argument list, its whole environment.
 
     output: file descriptors for its standard output and errors, closed here once it has them; None: it writes to ours.
+    stop_with: the signal it gets in place of SIGTERM and SIGINT.
     """
 
     rank: int
     command: Sequence[str]
     environment: Mapping[str, str]
     output: tuple[int, int] | None = None
+    stop_with: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class _Host:
         self.deadline: float | None = None
         self.stop_signal: int | None = None
         self.interrupts = 0
+        self.stop_with: dict[int, int] = {}
         self.ended_by_us = False
 
     def run(self, ranks: Sequence[Rank]) -> Outcome:
@@ -111,6 +114,7 @@ class _Host:
         with signals_handled(self._pass_on):
             try:
                 self.start = time.monotonic()
+                self.stop_with = {one.rank: one.stop_with for one in ranks if one.stop_with is not None}
                 for one in ranks:
                     self.alive[one.rank] = _start(one)
                 groups = [process.pid for process in self.alive.values()]
@@ -187,9 +191,10 @@ class _Host:
         self._hurry(self.patience.after_stop)
 
     def _send(self, number: int) -> None:
-        for process in self.alive.values():
+        for rank, process in self.alive.items():
+            own = self.stop_with.get(rank, number) if number in (signal.SIGTERM, signal.SIGINT) else number
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+                process.send_signal(own)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A short command on every host by ssh, all at once, and a parcel brought to each through standard input."""
+"""A parcel brought to every host by ssh, all at once, through standard input."""
 
 import contextlib
 import os
@@ -10,17 +10,6 @@ from megatron.errors import SettingsError
 
 # A cut cable is noticed by ssh after 15 s; without these options it waits for ever.
 OPTIONS = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-
-
-def check_reachable(hosts: Sequence[str], seconds: float = 20.0) -> None:
-    """SettingsError naming every host that ssh cannot log in to without a password, with ssh's own reason."""
-    if faults := _on_all(hosts, "true", b"", seconds):
-        raise SettingsError(
-            "no login without a password on these hosts:\n"
-            + "\n".join(faults)
-            + "\nTry `ssh HOST true` by hand; keys are set up with `ssh-copy-id HOST`. "
-            "(no_ssh_check: true skips this test.)"
-        )
 
 
 @contextlib.contextmanager

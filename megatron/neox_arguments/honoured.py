@@ -74,7 +74,7 @@ _READ_BY = {
     "derived.cp_size": "context_parallel_size",
     "megatron/launcher": (
         "max_restarts min_hosts hostfile num_gpus "
-        "master_addr master_port force_multi launcher no_ssh_check include exclude num_nodes"
+        "master_addr master_port force_multi forward_environment launcher include exclude num_nodes"
     ),
     "megatron/inference": (
         "temperature top_p top_k maximum_tokens recompute return_logits text_gen_type prompt_end "

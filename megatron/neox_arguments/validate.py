@@ -13,6 +13,7 @@ from megatron.neox_arguments.batch_plan import batch_plan
 from megatron.neox_arguments.context_rules import CONTEXT_RULES
 from megatron.neox_arguments.data_rules import DATA_RULES
 from megatron.neox_arguments.fields.deepspeed import OWN_ENTRIES
+from megatron.neox_arguments.launch_rules import LAUNCH_RULES
 from megatron.neox_arguments.layout import derive_layout
 from megatron.neox_arguments.legal_layouts import combinations_are_legal
 from megatron.neox_arguments.model_rules import MODEL_RULES
@@ -303,5 +304,6 @@ RULES: list[Rule] = [
     *CONTEXT_RULES,
     *MONITOR_RULES,
     *START_RULES,
+    *LAUNCH_RULES,
     *MODEL_RULES,
 ]

@@ -25,11 +25,14 @@ class LaunchArgs(Group):
     master_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="Port at which the processes meet; a free one on a single host, else 29500."
     )
-    launcher: Annotated[Literal["pdsh", "ssh", "openmpi", "mvapich", "slurm"], AnyCase] = Field(
+    launcher: Annotated[Literal["pdsh", "ssh", "openmpi", "mpich", "impi", "mvapich", "slurm"], AnyCase] = Field(
         "pdsh", description="What starts the processes on several hosts."
     )
+    forward_environment: list[str] = Field(
+        [],
+        description="Names of environment variables that ranks on other hosts get beyond the usual ones; keys too.",
+    )
     force_multi: bool = Field(False, description="Take the several-hosts way even for one host.")
-    no_ssh_check: bool = Field(False, description="Do not try ssh to the hosts before starting.")
     allow_different_versions: bool = Field(
         False, description="Hosts with other versions of Python, torch or other libraries are warned of, not refused."
     )

@@ -27,6 +27,7 @@ class NoEffectArgs(Group):
     use_shared_fs: Switch = Field(
         None, description="processes find the index in data_cache_path or build it by themselves"
     )
+    no_ssh_check: Switch = Field(None, description="there is no test apart: hosts that do not answer are named at once")
     RECOMPILE_SEP_ATTN_KERNEL: Switch = Field(None, description="the attention plan is built without compiling")
     BATCH_ADAPTIVE_INIT_POS: Switch = Field(
         None, description="first tokens always count from the first real token of a row"

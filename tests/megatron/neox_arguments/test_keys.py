@@ -48,6 +48,7 @@ OURS = {"separators", "attention_path", "timeout_minutes", "USE_FIXED_SEP_INTERV
 }
 OURS |= {"keep_checkpoints_every", "async_save", "auto_resume", "skip_nonfinite_steps", "skip_samples"}
 OURS |= {"loss_spike_deviations", "loss_spike_action", "max_restarts", "min_hosts", "allow_different_versions"}
+OURS |= {"forward_environment"}
 OURS |= {"head_dim", "use_bias_in_attn_dense", "use_bias_in_mlp", "rope_scaling", "logits_soft_cap", "z_loss"}
 OURS |= {"attention_logits_soft_cap", "context_parallel_size", "dense_layers"}
 OURS |= {"peak_theoretical_tflops", "recompute_granularity", "torch_compile"}
