@@ -154,6 +154,8 @@ BREAKING = [
         {"sequence_parallel": True, "model_parallel_size": 4, "context_parallel_size": 16, "seq_length": 96},
         ["sequence x tensor", "seq_length / context_parallel_size"],
     ),
+    ("forwarded_variables_are_names", {"forward_environment": ["A", "HF_TOKEN=canary"]}, ["entry 2", "[HF_TOKEN]"]),
+    ("forwarded_variables_are_names", {"forward_environment": ["RANK"]}, ["RANK cannot be forwarded"]),
     ("context_path_takes_parts", {"context_parallel_size": 2, "attention_path": "flex"}, ["flex", "parts", "auto"]),
 ]
 
@@ -163,6 +165,7 @@ def test_a_broken_rule_says_what_and_what_instead(complaint, rule, changes, part
     text = complaint(**changes)
     for part in parts:
         assert part in text
+    assert "canary" not in text
     assert "problems in the settings" not in text, "one mistake, one complaint"
 
 
