@@ -16,9 +16,12 @@ def main() -> int:
         return int(import_module(COMMANDS[sys.argv[1]].module).main(sys.argv[2:]))
     command = parse_command(sys.argv[1:])
     from megatron.launcher.launch import check, launch  # after --help, which should be quick
-    from megatron.monitor.events import note_event
 
-    return check(command) if command.check else launch(command, note=note_event)
+    if command.check:
+        return check(command)
+    from megatron.display.attach import display_of, tell
+
+    return launch(command, note=tell, display=display_of)
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ FLOORS = {
         r"megatron\.(data|model|launcher)\..+",
         r"megatron\.(optim|checkpointing|monitor)\..+",
         r"megatron\.training\..+",
-        r"megatron\.(inference|export|importing|evaluation|report|planning)\..+",
+        r"megatron\.(inference|export|importing|evaluation|report|planning|display)\..+",
         r"megatron\.preflight\..+",
     ],
 }
 HEAVY = ("torch", "deepspeed", "transformers", "lm_eval")
 LIGHT = re.compile(
     r"deepy|sepllm|sepllm\.(errors|config)|megatron|"
-    r"megatron\.(errors|neox_arguments|launcher|tokenizer|report|planning)(\..+)?|megatron\.preflight\..+"
+    r"megatron\.(errors|neox_arguments|launcher|tokenizer|report|planning|display)(\..+)?|megatron\.preflight\..+"
 )
 TRANSFORMERS_ROOMS = re.compile(r"sepllm\.(cache|hf|streaming)\b.*")
 

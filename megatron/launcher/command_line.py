@@ -40,6 +40,7 @@ COMMANDS = {
         "megatron.preflight.command", "check hosts, versions, network, disks, data; one step of the run"
     ),
     "report": Command("megatron.report.command", "one HTML page about one or several runs"),
+    "watch": Command("megatron.display.watch", "the live display of a run that is under way elsewhere, from its log"),
     "schema": Command("megatron.neox_arguments.schema", "the settings as a JSON schema, for editors"),
     "completion": Command("megatron.launcher.completion", "a completion script for bash"),
 }

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from megatron.launcher.display_lines import MARK
 from megatron.launcher.rank_output import open_log
 
 
@@ -36,6 +37,7 @@ class HostLines:
         lines = text.splitlines()
         if host in self._files:
             with contextlib.suppress(OSError):
-                self._files[host].write("".join(f"{name}{line}\n" for line in lines).encode("utf-8", "replace"))
+                kept = "".join(f"{name}{line}\n" for line in lines if MARK not in line)
+                self._files[host].write(kept.encode("utf-8", "replace"))
         stream.write("".join(f"{host} {name}{line}\n" for line in lines))
         stream.flush()

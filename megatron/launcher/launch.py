@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from megatron.neox_arguments.sources import merge, read_files
 from sepllm.errors import did_you_mean
 
 Note = Callable[..., None]
+Display = Callable[[NeoXArgs], AbstractContextManager[None]]
 
 _ONE_RANK = Hosts({LOCALHOST: (0,)})
 
@@ -45,14 +47,23 @@ def check(command: DeepyCommand) -> int:
 
 
 def launch(
-    command: DeepyCommand, patience: Patience = DEFAULT_PATIENCE, note: Note = lambda folder, kind, **fields: None
+    command: DeepyCommand,
+    patience: Patience = DEFAULT_PATIENCE,
+    note: Note = lambda folder, kind, **fields: None,
+    display: Display = lambda args: nullcontext(),
 ) -> int:
     """Start the script on every rank and return the exit code of the run.
 
     note: gets what happens to a training run as a whole, for its event log: its folder, the kind, fields.
+    display: around the ranks of a training run; what they print may go through it.
     """
     script = find_script(command.script)
     args, hosts = settings_and_hosts(command)
+    with display(args) if Path(command.script).name == "train.py" else nullcontext():
+        return _launch(command, script, args, hosts, patience, note)
+
+
+def _launch(command: DeepyCommand, script: str, args: NeoXArgs, hosts: Hosts, patience: Patience, note: Note) -> int:
     if _is_one_process(command.script, args):
         hosts = _ONE_RANK
     several = needs_other_hosts(hosts, args.force_multi)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from megatron.errors import SettingsError
+from megatron.launcher.display_lines import without_event_lines
 
 # (place among the ranks of this host, 1 for its output or 2 for its errors, the text, which may hold several lines)
 Tell = Callable[[int, int, str], None]
@@ -77,7 +78,7 @@ class RankOutput:
     def _keep(self, rank: int, lines: bytes) -> None:
         if self._files:
             with contextlib.suppress(OSError):  # a disk that is full by now must not end the run from here
-                self._files[rank].write(lines)
+                self._files[rank].write(without_event_lines(lines))
 
 
 class _Stream:

@@ -12,6 +12,7 @@ from pathlib import Path
 from megatron.errors import SettingsError
 
 ROOT = "megatron"
+STEPS = "megatron.steps"  # what a live display shows in a better way
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -19,11 +20,14 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name if name == ROOT or name.startswith(f"{ROOT}.") else f"{ROOT}.{name}")
 
 
-def configure_logging(rank: int = 0, world_size: int = 1, log_dir: str | Path | None = None) -> logging.Logger:
+def configure_logging(
+    rank: int = 0, world_size: int = 1, log_dir: str | Path | None = None, *, step_lines: bool = True
+) -> logging.Logger:
     """Set up the output of this process; calling it again replaces what was set up before.
 
     Rank 0 prints from INFO up on standard output, plain lines; every rank prints its errors on standard error with
     `[rank N on HOST]`. log_dir: each rank appends all it says, with UTC times, to log_dir/rank-NNNNN.log.
+    step_lines: print those of STEPS as well; they are kept in the file in any case.
     SettingsError when log_dir cannot be written.
     """
     root = logging.getLogger(ROOT)
@@ -33,16 +37,16 @@ def configure_logging(rank: int = 0, world_size: int = 1, log_dir: str | Path | 
     root.setLevel(logging.INFO)
     root.propagate = False
     if rank == 0:
-        root.addHandler(_speaker())
+        root.addHandler(_speaker(step_lines))
     root.addHandler(_errors(rank, world_size))
     if log_dir is not None:
         root.addHandler(_file(Path(log_dir), rank))
     return root
 
 
-def _speaker() -> logging.Handler:
+def _speaker(step_lines: bool) -> logging.Handler:
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    handler.addFilter(lambda record: record.levelno < logging.ERROR and (step_lines or record.name != STEPS))
     handler.setFormatter(_LineFormatter())
     return handler
 

@@ -36,6 +36,7 @@ _READ_BY = {
         "log_param_norm log_grad_pct_zeros log_optimizer_states log_gradient_noise_scale "
         "gradient_noise_scale_n_batches log_sample_hashes loss_average peak_theoretical_tflops"
     ),
+    "megatron/display": "display",
     "sep_config()": (
         "separator_token_ids init_tok_max_idx prefill_local_window_size "
         "USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS prefill_loc_win_size_list USE_ORIGINAL_FULL_ATTEN "

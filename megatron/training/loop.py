@@ -82,6 +82,7 @@ def _train(run: Run) -> bool:
             meter.before_step()
             profiler.before_step(state.iteration + 1)
             step = train_step(run, batches, skip)
+            run.reporter.tick(state.iteration, run.train_iters, step.loss)
             if finite.passes(state.iteration, step.loss, step.updated, state.last_saved):
                 meter.add(step.loss)
                 spike = spikes.describe(step.loss)

@@ -3,14 +3,17 @@
 Rank 0 speaks; on the other ranks every method is silent, so callers need not ask who they are.
 """
 
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from megatron.launcher.display_lines import display_is_on, event_line
 from megatron.monitor.comet_sink import CometSettings, CometSink
 from megatron.monitor.console import StepConsole
 from megatron.monitor.events import EventLog
-from megatron.monitor.logger import configure_logging
+from megatron.monitor.logger import STEPS, configure_logging, get_logger
 from megatron.monitor.set_loss import SetLoss
 from megatron.monitor.step_result import StepResult
 from megatron.monitor.tensorboard_sink import TensorBoardSink
@@ -24,8 +27,11 @@ class Reporter:
     """Speaks for the run. The event log lies in the `save` folder, or in `log_dir` when nothing is saved."""
 
     def __init__(self, args: NeoXArgs, parallel: ParallelState) -> None:
-        self._logger = configure_logging(parallel.rank, parallel.world_size, args.log_dir)
-        self._console = StepConsole(self._logger.info)
+        self._displayed = parallel.rank == 0 and display_is_on()
+        self._logger = configure_logging(
+            parallel.rank, parallel.world_size, args.log_dir, step_lines=not self._displayed
+        )
+        self._console = StepConsole(get_logger(STEPS).info)
         folder = args.save or args.log_dir
         speaks = parallel.rank == 0
         self._events = EventLog(Path(folder) / "events.jsonl") if speaks and folder else None
@@ -50,6 +56,17 @@ class Reporter:
             self._trackers.rewind(fields["iteration"])
         if self._events is not None:
             self._events.write(kind, **fields)
+        self._display(kind, fields)
+
+    def tick(self, iteration: int, train_iters: int, loss: float) -> None:
+        """A step has ended: nothing for a log, but a live display moves on."""
+        self._display("tick", {"iteration": iteration, "train_iters": train_iters, "loss": loss})
+
+    def _display(self, kind: str, fields: dict[str, Any]) -> None:
+        line = event_line({"time": time.time(), "kind": kind, **fields}) if self._displayed else None
+        if line is not None:
+            sys.stdout.write(line)
+            sys.stdout.flush()
 
     def step(self, result: StepResult) -> None:
         if self._speaks:

@@ -32,6 +32,7 @@ def say_what_runs(run: Run) -> None:
     run.reporter.event(
         "resume" if run.state.iteration else "start",
         iteration=run.state.iteration,
+        train_iters=run.train_iters,
         host=socket.gethostname(),
         process=os.getpid(),
         settings={"texts": args.texts, "overrides": args.overrides},

@@ -1,6 +1,6 @@
 """What a run says about itself."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ class MonitorArgs(Group):
     """Step lines, trackers, files."""
 
     log_interval: Positive = Field(100, description="Steps between step lines.")
+    display: Literal["auto", "live", "plain"] = Field(
+        "auto", description="Live panel or plain step lines; auto: live on a terminal that can show it."
+    )
     log_grad_norm: bool | None = Field(None, description="Log the gradient norm of each weight at every step line.")
     log_param_norm: bool = Field(False, description="Log the norm of each weight at every step line.")
     log_grad_pct_zeros: bool = Field(False, description="Log each weight's share of zero gradient entries, in percent.")

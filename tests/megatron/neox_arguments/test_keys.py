@@ -54,7 +54,7 @@ OURS |= {"attention_logits_soft_cap", "context_parallel_size", "dense_layers"}
 OURS |= {"peak_theoretical_tflops", "recompute_granularity", "torch_compile"}
 OURS |= {"eval_num_fewshot", "eval_limit", "eval_batch_size", "eval_parallel", "eval_tasks_interval"}
 OURS |= {"wandb_run_name", "use_comet", "comet_workspace", "comet_project", "comet_experiment_name"}
-OURS |= {"comet_tags", "comet_others"}
+OURS |= {"comet_tags", "comet_others", "display"}
 SETTINGS = "megatron/neox_arguments/"
 # Read before the settings object exists, by the key's name.
 BY_NAME = {"include", "exclude", "num_nodes"}
