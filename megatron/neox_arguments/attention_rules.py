@@ -160,7 +160,9 @@ def path_can_compute(args: "NeoXArgs") -> Iterator[Complaint]:
     path = args.attention_path
     if path in ("packed", "masked", "flex", "triton") and attention_softmax(args) != "softmax":
         yield "attention_path", f"{path} computes the plain softmax only. Use auto."
-    elif path in ("packed", "flex", "triton") and args.attention_dropout > 0:
+    elif path == "blocked" and attention_softmax(args) == "softmax":
+        yield "attention_path", "blocked computes the self-adjusting softmaxes only. Use auto."
+    elif path in ("packed", "flex", "triton", "blocked") and args.attention_dropout > 0:
         yield "attention_path", f"{path} cannot drop attention weights ({args.attention_dropout}). Use auto."
 
 

@@ -7,24 +7,26 @@ import math
 
 from torch import Tensor
 
+from sepllm.attention.blocked import blocked_attention
 from sepllm.attention.flex import flex_attention
 from sepllm.attention.masked import masked_attention
 from sepllm.attention.packed import packed_attention
 from sepllm.attention.plan import Plan
 from sepllm.attention.positions import alibi_bias
 from sepllm.attention.reference import reference_attention
+from sepllm.attention.self_adjusting import Adjustment
 from sepllm.attention.triton.path import triton_attention
 from sepllm.errors import ConfigError, ShapeError, UnsupportedError, did_you_mean
 
 # The paths whose cost is what the rule keeps.
 SPARSE = {"packed": packed_attention, "flex": flex_attention, "triton": triton_attention}
-PATHS = ("auto", "reference", "masked", "packed", "flex", "triton")
+PATHS = ("auto", "reference", "masked", "packed", "flex", "triton", "blocked")
 SOFTMAXES = ("softmax", "sa", "no_denominator")
 
 # Where the packed path overtakes the masked one on a CPU, in windows. Taken over for GPUs, not yet measured there.
 _SPARSE_FROM_WINDOWS = 4
 # Fewer queries than this are cheaper through one masked row each (cached decoding).
-_PACKED_FROM_QUERIES = 128
+_BLOCKS_FROM_QUERIES = 128
 # On a GPU a mask of this size is cheap, and a shape of its own would cost a compilation.
 _FLEX_FROM = 1024
 
@@ -67,6 +69,11 @@ def separator_attention(
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
         _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "masked")
         return SPARSE[chosen](q, k, v, plan, scale, alibi_slopes, positions)
+    if chosen == "blocked":
+        _refuse(chosen, softmax == "softmax", f"softmax={softmax!r}", "packed")
+        _refuse(chosen, dropout_p > 0, f"dropout_p={dropout_p}", "reference")
+        adjustment = Adjustment(softmax, numerator_bias, denominator_bias)
+        return blocked_attention(q, k, v, plan, scale, alibi_slopes, positions, adjustment)
     bias = None if alibi_slopes is None else alibi_bias(alibi_slopes, plan.seq, q.shape[2], positions)
     if chosen == "masked":
         _refuse(chosen, softmax != "softmax", f"softmax={softmax!r}", "reference")
@@ -76,13 +83,13 @@ def separator_attention(
 
 def _choose(q: Tensor, plan: Plan, softmax: str, dropout_p: float) -> str:
     if softmax != "softmax":
-        return "reference"
+        return "blocked" if dropout_p == 0 and q.shape[2] >= _BLOCKS_FROM_QUERIES else "reference"
     long = plan.seq > _SPARSE_FROM_WINDOWS * plan.window
     if plan.is_plain_causal or dropout_p > 0 or not long:
         return "masked"
     if q.device.type == "cuda":
         return "flex" if q.shape[2] == plan.seq >= _FLEX_FROM else "masked"
-    enough = q.shape[2] >= _PACKED_FROM_QUERIES
+    enough = q.shape[2] >= _BLOCKS_FROM_QUERIES
     return "packed" if enough and q.device.type == "cpu" else "masked"
 
 

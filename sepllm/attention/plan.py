@@ -100,8 +100,12 @@ class Plan:
     def causal_mask_for(self, queries: int) -> Tensor:
         """bool [batch, queries, seq]: what full attention would see; last `queries` positions."""
         positions = torch.arange(self.seq, device=self.marks.marked.device)
-        everything = Marks(self.seq, torch.zeros_like(self.marks.marked), self.marks.start)
-        return look_mask(everything, positions[self.seq - queries :], positions)
+        return look_mask(self.causal_marks, positions[self.seq - queries :], positions)
+
+    @cached_property
+    def causal_marks(self) -> Marks:
+        """The marks of full attention over the same rows."""
+        return Marks(self.seq, torch.zeros_like(self.marks.marked), self.marks.start)
 
     @cached_property
     def seen_keys(self) -> Tensor:

@@ -1,7 +1,7 @@
 """The reference path: dense scores, dense mask, nothing clever. Slow on purpose; any device, any type.
 
-Computes in float32 at least (float64 stays float64). The only path that knows Self-Adjusting softmax, because
-that looks at the largest and smallest of all earlier scores, hidden ones included.
+Computes in float32 at least (float64 stays float64). The oracle of the Self-Adjusting softmaxes too, and their path
+for dropout and for few queries.
 """
 
 import torch

@@ -45,9 +45,9 @@ class SeparatorArgs(Group):
     USE_SEP_ATTN_KERNEL_ACCELERATOR: bool | None = Field(
         None, description="SepLLM by the fastest path (true, default) or through a dense mask (false); same results."
     )
-    attention_path: Annotated[Literal["auto", "reference", "masked", "packed", "flex", "triton"], AnyCase] | None = (
-        Field(None, description="How attention is computed; auto picks by device and length. Same results.")
-    )
+    attention_path: (
+        Annotated[Literal["auto", "reference", "masked", "packed", "flex", "triton", "blocked"], AnyCase] | None
+    ) = Field(None, description="How attention is computed; auto picks by device and length. Same results.")
     PADDING_ID: int = Field(0, description="Padding token id; must be 0 here (rows are packed, padding never enters).")
 
 

@@ -73,6 +73,12 @@ BREAKING = [
     ("attention_config_is_global", {"attention_config": [[["global"], 3]]}, "3 layers, num_layers is 4"),
     ("attention_config_is_global", {"attention_config": [["global", 4]]}, "is not [[kinds], repeat]"),
     ("path_can_compute", {"USE_SA_SOFTMAX": True, "attention_path": "packed"}, "plain softmax only"),
+    ("path_can_compute", {"attention_path": "blocked"}, "self-adjusting softmaxes only"),
+    (
+        "path_can_compute",
+        {"USE_SA_SOFTMAX": True, "attention_dropout": 0.1, "attention_path": "blocked"},
+        "(0.1). Use auto",
+    ),
     ("path_can_compute", {"attention_dropout": 0.1, "attention_path": "triton"}, "(0.1). Use auto"),
     ("path_can_compute", {"attention_dropout": 0.1, "attention_path": "packed"}, "(0.1). Use auto"),
 ]

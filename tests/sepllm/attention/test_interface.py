@@ -25,6 +25,12 @@ def _tensors(batch: int = 2, heads: int = 4, seq: int = 20, dim: int = 8) -> tup
         ({"path": "packed", "softmax": "sa"}, UnsupportedError, "'packed'.*softmax='sa'.*path='reference'"),
         ({"path": "flex", "dropout_p": 0.1}, UnsupportedError, r"'flex'.*dropout_p=0.1.*path='masked'"),
         ({"path": "masked", "softmax": "no_denominator"}, UnsupportedError, "'masked'.*path='reference'"),
+        ({"path": "blocked"}, UnsupportedError, "'blocked'.*softmax='softmax'.*path='packed'"),
+        (
+            {"path": "blocked", "softmax": "sa", "dropout_p": 0.1},
+            UnsupportedError,
+            r"'blocked'.*dropout_p=0.1.*path='reference'",
+        ),
         ({"path": "packed", "dropout_p": 0.1}, UnsupportedError, r"'packed'.*dropout_p=0.1.*path='masked'"),
         ({"alibi_slopes": torch.ones(3)}, ShapeError, r"\[3\].*\[4\]"),
         ({"alibi_slopes": torch.ones(4, requires_grad=True)}, UnsupportedError, "constants"),
@@ -77,12 +83,15 @@ def test_auto_is_right_whatever_it_chooses(name: str) -> None:
         ({"window": 32}, 128, {}, "masked"),
         ({"mode": "full"}, 600, {}, "masked"),
         ({"window": 32}, 600, {"dropout_p": 0.1}, "masked"),
-        ({"window": 32}, 600, {"softmax": "sa"}, "reference"),
+        ({"window": 32}, 128, {"softmax": "sa"}, "blocked"),
+        ({"mode": "full"}, 600, {"softmax": "no_denominator"}, "blocked"),
+        ({"window": 32}, 127, {"softmax": "sa"}, "reference"),
+        ({"window": 32}, 600, {"softmax": "sa", "dropout_p": 0.1}, "reference"),
     ],
 )
 def test_what_auto_chooses(settings: Any, seq: int, call: Any, chosen: str, monkeypatch: Any) -> None:
     ran = []
-    for path in ("packed", "flex", "triton", "masked", "reference"):
+    for path in ("packed", "flex", "triton", "masked", "reference", "blocked"):
 
         def run(q: torch.Tensor, *_: Any, path: str = path) -> torch.Tensor:
             ran.append(path)
@@ -95,7 +104,7 @@ def test_what_auto_chooses(settings: Any, seq: int, call: Any, chosen: str, monk
     q, k, v = _tensors(seq=seq)
     separator_attention(q, k, v, build_plan(sep(**settings), text(2, seq)), **call)
     separator_attention(q[:, :, -1:], k, v, build_plan(sep(**settings), text(2, seq)), **call)
-    assert ran == [chosen, "masked" if chosen == "packed" else chosen]
+    assert ran == [chosen, {"packed": "masked", "blocked": "reference"}.get(chosen, chosen)]
 
 
 @pytest.mark.parametrize(
