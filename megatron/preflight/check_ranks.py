@@ -35,6 +35,7 @@ _NO_TRACE = (
     "log_dir=null",
     "tensorboard_dir=null",
     "use_wandb=false",
+    "use_comet=false",
     "max_restarts=0",
 )
 

@@ -6,10 +6,12 @@ standard input calls one of the functions below, and a line that begins with MAR
 
 import json
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from megatron.errors import SettingsError, UserError
 from megatron.preflight import host_files, host_machine, host_network
@@ -17,11 +19,13 @@ from megatron.preflight import host_files, host_machine, host_network
 MARK = "deepy-probe "
 
 
-def main() -> None:
+def main() -> NoReturn:
     # Whatever a library prints goes to standard error: the answers stay alone.
     answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        question = json.loads(line)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    while True:
+        question = json.loads(lines.get())
         name = question.pop("ask")
         try:
             answer = {"answer": _questions()[name](**question)}
@@ -31,6 +35,13 @@ def main() -> None:
             answer = {"fault": f"{type(error).__name__}: {error}", "code": 1}
         answers.write(MARK + json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _read(lines: "queue.SimpleQueue[str]") -> None:
+    """When nobody asks any more this process ends, even in the middle of an answer that does not come."""
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
 
 
 def _questions() -> dict[str, Callable[..., Any]]:

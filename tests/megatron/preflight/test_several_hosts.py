@@ -1,6 +1,7 @@
 """The command on two hosts behind a fake ssh: real probes and ranks; one host is not like the other, and is named."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -112,12 +113,19 @@ def test_no_way_to_the_first_host(preflight: Preflight, cluster: Path, twist: Tw
 
 
 def test_a_host_that_hangs(preflight: Preflight, cluster: Path, twist: Twist) -> None:
-    twist("node-b", "import os, time; os.access = lambda *_: time.sleep(600)")
+    pid = cluster / "pid"
+    hang = f"import os, time\ndef hang(*_):\n    open('{pid}', 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
+    twist("node-b", hang + "os.access = hang")
     found = preflight(*HOSTS, "-o", "auto_resume=true", ranks=True)
     assert found.code == 6
     _only(found, "save", "no answer within 5 s")
     assert found.states()["data"] == "pass" and found.states()["checkpoint"] == "pass"
     assert found.checks["collective"]["found"] == found.checks["step"]["found"] == "first mend save"
+    process = Path("/proc", pid.read_text())
+    deadline = time.monotonic() + 60
+    while process.exists():
+        assert time.monotonic() < deadline, "the probe that hung is still there"
+        time.sleep(0.05)
 
 
 def test_too_few_accelerators(
