@@ -55,7 +55,7 @@ class Report:
             say(describe_code(code))
         elif cause.code == PEER_LOST and (hung := [str(exit_.rank) for exit_ in exits if exit_.ended_by_us]):
             say(f"{describe_code(code)}: rank {', '.join(hung)} hung and had to be killed")
-        elif sum(exit_.code == cause.code for exit_ in exits) == self._world_size:
+        elif sum(exit_.code == cause.code and not exit_.ended_by_us for exit_ in exits) == self._world_size:
             say(f"{describe_code(code)}: all {self._world_size} ranks alike")
         else:
             say(f"{describe_code(code)}: rank {cause.rank} is the cause, {cause.seconds:.1f} s after the start")

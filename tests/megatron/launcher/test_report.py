@@ -57,6 +57,7 @@ def test_a_hanging_rank_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([RankExit(0, 143, 1.0)], 15, 143, "before anything was saved"),
         ([RankExit(0, -9, 1.0, ended_by_us=True)], 15, 6, "no rank ended in time"),
         ([RankExit(0, 4, 1.0)], None, 4, "exit code 4 (checkpoint)"),
+        ([RankExit(1, -9, 1.0), RankExit(0, -9, 2.0, ended_by_us=True)], None, 6, "rank 1 is the cause, 1.0 s after"),
     ],
 )
 def test_the_closing_line(
