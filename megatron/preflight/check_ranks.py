@@ -48,15 +48,15 @@ class _Ended:
     words: str
 
 
-def rank_checks(site: Site, trial: Trial | None, seconds: float, why_no_step: str) -> Iterator[Result]:
-    """Both checks from one start of the ranks. trial: what the step trains; None: no step, for `why_no_step`."""
+def rank_checks(site: Site, trial: Trial | str, seconds: float) -> Iterator[Result]:
+    """Both checks from one start of the ranks. trial: what the step trains, or why there is to be none."""
     found: dict[str, Any] = {}
     start = time.monotonic()
     ended = _run(_command(site, trial, seconds), seconds, found)
     took = time.monotonic() - start
     yield _collective(found.get(COLLECTIVE), ended, took)
-    if trial is None:
-        yield skipped(STEP, why_no_step)
+    if isinstance(trial, str):
+        yield skipped(STEP, trial)
     elif COLLECTIVE not in found:
         yield skipped(STEP, "the ranks did not meet")
     else:
@@ -99,15 +99,15 @@ def _not_reached(name: str, ended: _Ended, took: float, advice: str) -> Result:
     return failed(name, ended.words or f"the ranks ended with exit code {ended.code}", advice, ended.code or 1)
 
 
-def _command(site: Site, trial: Trial | None, seconds: float) -> list[str]:
+def _command(site: Site, trial: Trial | str, seconds: float) -> list[str]:
     """deepy.py with our script in place of train.py."""
     given = site.command
     overrides = [*given.overrides, *_NO_TRACE, f"timeout_minutes={max(seconds, 1) / 60:.4f}"]
-    overrides += trial.overrides if trial else ()
+    overrides += trial.overrides if isinstance(trial, Trial) else ()
     command = [sys.executable, str(repository_root() / "deepy.py"), str(Path(__file__).with_name("on_ranks.py"))]
     command += [*given.files, *(["-d", given.folder] if given.folder else [])]
     command += [word for override in overrides for word in ("--set", override)]
-    return [*command, *(["--", "--no-step"] if trial is None else [])]
+    return [*command, *(["--", "--no-step"] if isinstance(trial, str) else [])]
 
 
 def _run(command: Sequence[str], seconds: float, found: dict[str, Any]) -> _Ended:

@@ -85,11 +85,8 @@ def checks(site: Site, limit: float, start_ranks: bool = True) -> Iterator[Resul
         reason = f"first mend {', '.join(in_the_way)}" if in_the_way else took if start_ranks else "--no-ranks"
         yield from (skipped(COLLECTIVE, reason), skipped(STEP, reason))
         return
-    trial, reason = None, "first mend data"
-    if "data" not in broken:
-        trial = trial_of(site.args, means_of(machines, site.hosts.slots, _FOR_STEP * left))
-        reason = "not even the first layers fit into memory and time here"
-    yield from rank_checks(site, trial, left, reason)
+    means = means_of(machines, site.hosts.slots, _FOR_STEP * left)
+    yield from rank_checks(site, "first mend data" if "data" in broken else trial_of(site.args, means), left)
 
 
 def _looks(site: Site, everyone: Everyone, machines: dict[str, Any]) -> Iterator[Result]:

@@ -13,6 +13,7 @@ from megatron.planning.cost import step_flops
 from megatron.planning.layouts import choice_of
 from megatron.planning.memory import memory_of
 from megatron.planning.model import Model, vocabulary_of
+from megatron.preflight.text import bytes_text
 
 _USABLE = 0.9
 _SECONDS_PER_WEIGHT = 40e-9  # drawing one at the start on one core, and copying it
@@ -51,8 +52,9 @@ def means_of(machines: Mapping[str, Any], slots: Mapping[str, tuple[int, ...]], 
     return Means(min(memory), min(speed), seconds)
 
 
-def trial_of(args: NeoXArgs, means: Means) -> Trial | None:
-    """The most that `means` allow; None where not even the first layers fit."""
+def trial_of(args: NeoXArgs, means: Means) -> Trial | str:
+    """The most that `means` allow; where not even the least does, why."""
+    why = "no smaller model of these settings is legal"
     for trial in _trials(args):
         try:
             tried = arguments_from_texts(args.texts, [*args.overrides, *trial.overrides], args.derived.world_size)
@@ -60,28 +62,35 @@ def trial_of(args: NeoXArgs, means: Means) -> Trial | None:
             continue
         rows, _ = vocabulary_of(tried, None)
         model = Model(tried, rows)
-        if _bytes(model) <= _USABLE * means.memory and _seconds(model, means.speed) <= means.seconds:
+        needed, seconds = _bytes(model), _seconds(model, means.speed)
+        if needed <= _USABLE * means.memory and seconds <= means.seconds:
             return trial
-    return None
+        why = (
+            f"the least, {trial.words}, would need some {bytes_text(needed)} a rank and {seconds:.0f} s; there are "
+            f"{bytes_text(means.memory)} and {means.seconds:.0f} s"
+        )
+    return why
 
 
 def _trials(args: NeoXArgs) -> Iterator[Trial]:
-    """From the run's own step down: its batch, one micro-batch a data rank, the first layers."""
+    """From the run's own step down: its batch, one micro-batch a data rank, one text, the first layers."""
     derived = args.derived
-    batch, least = derived.train_batch_size, derived.micro_batch_size * derived.dp_size
+    batch, layers = derived.train_batch_size, derived.pp_size
     yield Trial((), f"the real model, the whole batch of {batch}")
-    reason = "as it would be too large or slow for a try"
-    small = (
+    for micro in dict.fromkeys((derived.micro_batch_size, 1)):
+        yield Trial(_small_batch(micro), f"the real model, {micro * derived.dp_size} of the batch of {batch}")
+    if layers < args.num_layers:
+        overrides = (*_small_batch(1), *_first_layers(args, layers))
+        yield Trial(overrides, f"{layers} of {args.num_layers} layers, {derived.dp_size} of the batch of {batch}")
+
+
+def _small_batch(micro: int) -> tuple[str, ...]:
+    return (
         "rampup_batch_size=null",
         "train_batch_size=null",
-        f"train_micro_batch_size_per_gpu={derived.micro_batch_size}",
+        f"train_micro_batch_size_per_gpu={micro}",
         "gradient_accumulation_steps=1",
     )
-    yield Trial(small, f"the real model, {least} of the batch of {batch} {reason}")
-    layers = derived.pp_size
-    if layers < args.num_layers:
-        first = _first_layers(args, layers)
-        yield Trial((*small, *first), f"{layers} of {args.num_layers} layers, {least} of the batch of {batch} {reason}")
 
 
 def _first_layers(args: NeoXArgs, layers: int) -> list[str]:

@@ -29,9 +29,9 @@ def started(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Started:
     """The results when the launcher is this program."""
     site = Site.of(DeepyCommand("train.py", ("tiny.yml",)))
 
-    def run(program: str, seconds: float = 120.0, trial: Trial | None = ALL) -> list[Result]:
+    def run(program: str, seconds: float = 120.0, trial: Trial | str = ALL) -> list[Result]:
         monkeypatch.setattr(check_ranks, "_command", lambda *_: [sys.executable, "-c", program])
-        return list(check_ranks.rank_checks(site, trial, seconds, "no data"))
+        return list(check_ranks.rank_checks(site, trial, seconds))
 
     return run
 
@@ -68,7 +68,7 @@ def test_ranks_that_do_not_meet(started: Started) -> None:
 
 
 def test_no_step_where_there_is_nothing_to_train_on(started: Started) -> None:
-    _, step = started(_says(collective={"ranks": 1}), trial=None)
+    _, step = started(_says(collective={"ranks": 1}), trial="no data")
     assert (step.state, step.found) == ("skipped", "no data")
 
 
@@ -78,7 +78,7 @@ def test_the_command_leaves_no_trace_and_keeps_the_users_words(run_folder: Path)
     overrides = [value for flag, value in pairwise(words) if flag == "--set"]
     assert overrides[0] == "seed=3" and overrides[-1] == "num_layers=1"
     assert {"save=null", "log_dir=null", "use_wandb=false", "timeout_minutes=0.5000"} <= set(overrides)
-    assert "--no-step" in check_ranks._command(site, None, 30.0)
+    assert "--no-step" in check_ranks._command(site, "no step", 30.0)
 
 
 def test_no_tracker_hears_of_a_trial(run_folder: Path) -> None:

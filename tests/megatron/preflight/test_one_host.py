@@ -48,8 +48,7 @@ def test_a_file_that_is_cut(preflight: Preflight, monkeypatch: pytest.MonkeyPatc
     found = preflight(ranks=True)
     assert found.code == 3 and found.bad()[0] == "data"
     assert str(tokens.stat().st_size) in found.checks["data"]["found"].replace(",", "")
-    ((trial, _, reason),) = tried
-    assert trial is None and reason == "first mend data", "the collective goes on without the step"
+    assert [one for (one, _) in tried] == ["first mend data"], "the collective goes on without the step"
 
 
 def test_a_port_that_is_taken(preflight: Preflight) -> None:

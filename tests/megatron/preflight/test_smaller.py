@@ -21,6 +21,11 @@ def _args(world: int = 4, **changes: Any) -> NeoXArgs:
     return arguments_from_texts([("run.yml", json.dumps(settings))], world_size=world)
 
 
+def test_one_text_where_a_micro_batch_is_too_slow() -> None:
+    trial = trial_of(_args(1, train_batch_size=1024, train_micro_batch_size_per_gpu=32), Means(1e12, 1e9, 3.0))
+    assert isinstance(trial, Trial) and trial.words == "the real model, 1 of the batch of 1024"
+
+
 def _tried(args: NeoXArgs, trial: Trial) -> NeoXArgs:
     return arguments_from_texts(args.texts, [*args.overrides, *trial.overrides], args.derived.world_size)
 
@@ -33,7 +38,7 @@ def test_the_real_step_where_it_fits() -> None:
 def test_less_of_the_batch_where_time_is_short(ramp: list[int] | None) -> None:
     args = _args(2, train_batch_size=1024, rampup_batch_size=ramp, pipe_parallel_size=2)
     trial = trial_of(args, Means(1e12, 1e9, 3.0))
-    assert trial is not None and trial.words.startswith("the real model, 1 of the batch of 1024")
+    assert isinstance(trial, Trial) and trial.words.startswith("the real model, 1 of the batch of 1024")
     tried = _tried(args, trial)
     assert (tried.derived.train_batch_size, tried.num_layers) == (1, 8)
 
@@ -44,11 +49,15 @@ def test_the_first_layers_where_memory_is_short(kinds: list[object] | None) -> N
     rows, _ = vocabulary_of(args, None)
     needed = max(one.total - one.buffers for one in memory_of(Model(args, rows), choice_of(args)))
     trial = trial_of(args, Means(needed, 1e15, 100.0))
-    assert trial is not None and trial.words.startswith("2 of 8 layers, 2 of the batch of 16")
+    assert isinstance(trial, Trial) and trial.words.startswith("2 of 8 layers, 2 of the batch of 16")
     tried = _tried(args, trial)
     assert tried.derived.windows == args.derived.windows[:2] and tried.derived.pp_size == 2
-    assert trial_of(args, Means(1000.0, 1e15, 100.0)) is None
-    assert trial_of(args, Means(1e12, 1e15, 0.0)) is None
+    for means, there in (
+        (Means(900.0, 1e15, 100.0), "there are 900 bytes"),
+        (Means(2**40, 1e15, 0.0), "1.00 TiB and 0 s"),
+    ):
+        refusal = trial_of(args, means)
+        assert isinstance(refusal, str) and "2 of 8 layers" in refusal and there in refusal
 
 
 def test_the_means_of_the_weakest_rank() -> None:
