@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS_VARIABLE = "FAULT_RESULTS"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "faults.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
+FOLDERS = [str(REPOSITORY / "tests" / folder) for folder in ("faults", "multinode")]
 BEGIN, END = "<!-- table of results: begin -->", "<!-- table of results: end -->"
 
 # Row -> (the fault, what must happen).
@@ -49,12 +50,11 @@ ROWS = {
     "S27": ("clock set back, other time zone, late file system", "same choice; a clear wait"),
     "S28": ("read-only data, unwritable save (not root)", "works; refused before step 1"),
     "S29": ("malicious file for every reader", "no code runs"),
-    "S30": (
-        "hostile arguments, settings, variables, folders, hostfiles; 8 ways to start",
-        "byte-equal, nothing else runs",
-    ),
-    "S31": ("canary secrets in environment and settings", "0 hits in files, output, argv of any process"),
     "S33": ("tracker refuses or never answers", "run unaffected, local log whole"),
+    "N1": (
+        "one of two hosts is killed, frozen or cut off, at 6 moments; the first one killed",
+        "all others end, exit code 6, exact resume",
+    ),
     "A2": ("one replica's weight differs in one bit", "named at the next save, which is not made"),
 }
 
@@ -93,7 +93,7 @@ def main() -> int:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.environ[RESULTS_VARIABLE] = folder
-        code = int(pytest.main(["-q", "-n", "4", "--dist", "loadgroup", str(Path(__file__).parent), *sys.argv[1:]]))
+        code = int(pytest.main(["-q", "-n", "4", "--dist", "loadgroup", *FOLDERS, *sys.argv[1:]]))
         rows = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
     before = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []
     tests = {row["test"] for row in rows}

@@ -23,6 +23,7 @@ NEEDED = ("ip", "unshare", "nsenter", "mount", "sshd", "ssh", "ssh-keygen", "pds
 _PREFIX = "slns"  # of the names of network name spaces and interfaces: slns<process id>h<number>
 _ADDRESS = "10.77.0.{}"
 _SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+_ENVIRONMENT = {**os.environ, "PATH": _SBIN}
 _counter = 0
 
 
@@ -33,10 +34,11 @@ def what_is_missing() -> str | None:
     missing = [program for program in NEEDED if shutil.which(program, path=_SBIN) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (tests/multinode/install.sh installs them on Debian and Ubuntu)"
+    probe = f"{_PREFIX}{os.getpid()}z0"
+    everything = f"ip netns add {probe} && ip netns delete {probe} && ip link add type bridge && ip link add type veth"
     tried = subprocess.run(
-        ["unshare", "--net", "--uts", "--pid", "--fork", "--mount", "--mount-proc",
-         "ip", "link", "add", "type", "bridge"],
-        capture_output=True, text=True, env={**os.environ, "PATH": _SBIN},
+        ["unshare", "--net", "--uts", "--ipc", "--pid", "--fork", "--mount", "--mount-proc", "sh", "-c", everything],
+        env=_ENVIRONMENT, capture_output=True, text=True,
     )  # fmt: skip
     return None if tried.returncode == 0 else f"this machine makes no name spaces: {tried.stderr.strip()}"
 
@@ -76,12 +78,12 @@ class Host:
         )  # fmt: skip
         _until(lambda: (self.run / "up").exists() or self._outer.poll() is not None, f"{self.name} to start")
         assert self._outer.poll() is None, (self.folder / "boot.log").read_text()
-        [self.inner] = _children(self._outer.pid)
+        [self.inner] = children(self._outer.pid)
 
     def popen(
         self, command: Sequence[str], cwd: Path, environment: dict[str, str], output: Path
     ) -> subprocess.Popen[bytes]:
-        """Start a command here as a user at this host would; the process returned is only its door, see `inside`."""
+        """Start a command here as a user at this host would; the process returned is its door, with it as a child."""
         words = ["nsenter", "-t", str(self.inner), "--mount", "--uts", "--ipc", "--net", "--pid"]
         words += ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(cwd), *command]
         with output.open("ab") as out:
@@ -132,6 +134,16 @@ class Host:
 
     def mend(self) -> None:
         _ip("-n", self.space, "link", "set", "eth0", "up")
+
+    def plan(self, moment: str) -> None:
+        """Its first rank is to stop at "PHASE,STEP" under faulty/train.py, until `go_on`."""
+        (self.run / "fault").write_text(moment)
+
+    def reached(self) -> bool:
+        return (self.run / "reached").exists()
+
+    def go_on(self) -> None:
+        (self.run / "go").touch()
 
     def stop_sshd(self) -> None:
         for pid in self._all():
@@ -230,6 +242,9 @@ class Hosts:
         )
         names = "".join(f"{host.address} {host.name}\n" for host in self.all)
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+        accounts = Path("/etc/shadow").read_text()
+        (self.folder / "shadow").touch(0o600)
+        (self.folder / "shadow").write_text(re.sub(r"^root:!", "root:*", accounts, flags=re.M))
         for host in self.all:
             host.folder.mkdir(exist_ok=True)
             keys = host.folder / "authorized_keys"
@@ -240,13 +255,14 @@ class Hosts:
             )
             host.shadowed |= {
                 Path("/etc/hosts"): self.folder / "hosts",
+                Path("/etc/shadow"): self.folder / "shadow",  # sshd lets no account in that is locked with a `!`
                 Path("/etc/ssh/ssh_config"): self.folder / "ssh_config",
             }
 
 
 def remove_leftovers() -> None:
     """End and remove the hosts of processes that are no more (killed before they could)."""
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, env={**os.environ, "PATH": _SBIN})
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, env=_ENVIRONMENT)
     for line in listed.stdout.splitlines():
         space = line.split()[0]
         ours = re.fullmatch(_PREFIX + r"(\d+)[a-z]\d+", space)
@@ -259,12 +275,12 @@ def remove_leftovers() -> None:
 
 
 def _ip(*words: str, check: bool = True) -> str:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, env={**os.environ, "PATH": _SBIN})
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, env=_ENVIRONMENT)
     assert done.returncode == 0 or not check, f"ip {' '.join(words)}: {done.stderr}"
     return done.stdout
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

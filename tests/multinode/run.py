@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.tiny_run import write_settings
-from tests.multinode.hosts import Hosts
+from tests.multinode.hosts import Hosts, children
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = "tests/multinode/faulty/train.py"
+LOOK_EVERY = 0.3  # seconds; looking costs time that the runs need
 PATIENCE = 300.0  # seconds for anything that must happen: a busy machine is no fault
 
 
@@ -36,6 +38,11 @@ class NodesRun:
         wait_for(lambda: self.process.poll() is not None, "the launcher to end", self.output)
         return int(self.process.returncode)
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the launcher itself."""
+        [launcher] = children(self.process.pid)
+        os.kill(launcher, number)
+
     def output(self) -> str:
         return (self.folder / "output.txt").read_text(errors="replace")[-30_000:]
 
@@ -43,10 +50,6 @@ class NodesRun:
         path = self.save / "events.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [event for line in lines if (event := json.loads(line))["kind"] == kind]
-
-    def losses(self) -> dict[int, float]:
-        """Step -> loss; of a step done twice, the later."""
-        return {event["iteration"]: event["loss"] for event in self.events("step")}
 
     def left_behind(self, *names: str) -> dict[str, dict[int, str]]:
         """Host -> what still runs there, of these hosts or all; empty when nothing does."""
@@ -56,7 +59,7 @@ class NodesRun:
 
 def wait_for(condition: Callable[[], bool], what: str, explain: Callable[[], object] = lambda: "") -> None:
     for _ in waiting(condition, what, explain):
-        time.sleep(0.05)
+        time.sleep(LOOK_EVERY)
 
 
 def waiting(condition: Callable[[], bool], what: str, explain: Callable[[], object] = lambda: "") -> Iterator[None]:
@@ -74,7 +77,7 @@ def side_by_side(stories: Iterable[Iterator[None]]) -> None:
         for story in list(open_):
             if next(story, open_) is open_:
                 open_.remove(story)
-        time.sleep(0.05)
+        time.sleep(LOOK_EVERY)
 
 
 def deepy_on(hosts: Hosts, folder: Path, settings: dict[str, Any], *words: str) -> "subprocess.CompletedProcess[str]":

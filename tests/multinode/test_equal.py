@@ -1,12 +1,13 @@
-"""Two hosts, and three with unequal slots, train what one process trains; a lost host costs no exactness.
+"""Two hosts, and three with unequal slots, train what one process trains; a lost host and a stop cost no exactness.
 
-Pipeline 2 x data 2: the stages' exchange and the gradients' average both cross the network.
+Each run is `python deepy.py train.py config.yml` on the first host. Pipeline 2 x data 2: the stages' exchange and the
+gradients' average both cross the network.
 """
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from tests.helpers.tiny_run import tiny_settings, write_settings
 from tests.multinode.hosts import Hosts
 from tests.multinode.run import FAULTY, NodesRun, wait_for
 
+LAST = 12
+
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess, pytest.mark.xdist_group("multinode")]
 
 
@@ -27,57 +30,51 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         yield hosts
 
 
-@pytest.fixture(scope="module")
-def undisturbed(hosts: Hosts, data: Path, tmp_path_factory: pytest.TempPathFactory) -> NodesRun:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run = NodesRun(hosts, folder, settings(hosts, data, folder / "run", [2, 2]))
-    assert run.end() == 0, run.output()
-    return run
+def test_killed_on_two_hosts_stopped_on_three_and_finished_on_one(hosts: Hosts, data: Path, tmp_path: Path) -> None:
+    """Steps 1 to 6 on two hosts, 5 to 9 on three, the rest here; held against runs of 12 steps that stayed here."""
+    save, layout = tmp_path / "run", {"pipe_parallel_size": 2, "auto_resume": True}
+    settings = tiny_settings(data, train_iters=LAST, checkpoint_factor=4, save=str(save))
 
-
-def settings(hosts: Hosts, data: Path, save: Path, slots: list[int], **changes: Any) -> dict[str, Any]:
-    own = {"pipe_parallel_size": 2, "train_iters": 12, "checkpoint_factor": 4, "auto_resume": True, "save": str(save)}
-    return tiny_settings(data, **own, hostfile=str(hosts.hostfile(slots)), **changes)
-
-
-def test_two_hosts_equal_one_process(undisturbed: NodesRun, data: Path, tmp_path: Path) -> None:
-    single = tmp_path / "single"
-    config = write_settings(
-        tmp_path / "config.yml", tiny_settings(data, train_iters=12, checkpoint_factor=12, save=str(single))
-    )
-    run_ranks(train_one_after_another, 1, str(config), [[]])
-    alone = {
-        event["iteration"]: event["loss"]
-        for line in (single / "events.jsonl").read_text().splitlines()
-        if (event := json.loads(line))["kind"] == "step"
-    }
-    assert len(alone) == 12 and undisturbed.losses() == pytest.approx(alone, rel=1e-5)
-    ours, theirs = reader(undisturbed.save), reader(single)
-    for name in theirs.names():
-        torch.testing.assert_close(ours.weight(name), theirs.weight(name), rtol=0, atol=1e-5)
-    assert undisturbed.left_behind() == {}
-
-
-def test_a_killed_host_and_the_rest_of_the_run_on_three(
-    hosts: Hosts, data: Path, undisturbed: NodesRun, tmp_path: Path
-) -> None:
-    save, second = tmp_path / "run", hosts["node2"]
-    (second.run / "fault").write_text("training,7")
-    killed = NodesRun(hosts, tmp_path / "killed", settings(hosts, data, save, [2, 2]), FAULTY)
-    wait_for((second.run / "reached").exists, "step 7 on node2", killed.output)
-    second.kill()
+    hosts["node2"].plan("training,7")
+    two = {**settings, **layout, "hostfile": str(hosts.hostfile([2, 2]))}
+    killed = NodesRun(hosts, tmp_path / "two", two, FAULTY)
+    wait_for(hosts["node2"].reached, "step 7 on node2", killed.output)
+    hosts["node2"].kill()
     assert killed.end() == 6, killed.output()
     wait_for(lambda: not killed.left_behind("node1"), "node1 to be empty", killed.output)
     assert "node2" in killed.output()
-    second.start()
-    rest = NodesRun(hosts, tmp_path / "rest", settings(hosts, data, save, [2, 1, 1]))
-    assert rest.end() == 0, rest.output()
-    assert rest.events("resume")[-1]["iteration"] == 4
-    assert rest.losses() == undisturbed.losses()
-    ours, theirs = reader(save), reader(undisturbed.save)
-    assert ours.iteration == theirs.iteration == 12
-    for name in theirs.names():
-        assert torch.equal(ours.weight(name), theirs.weight(name)), name
+
+    hosts["node2"].start()
+    hosts["node3"].plan("training,9")
+    three = {**settings, **layout, "hostfile": str(hosts.hostfile([2, 1, 1]))}
+    stopped = NodesRun(hosts, tmp_path / "three", three, FAULTY)
+    wait_for(hosts["node3"].reached, "step 9 on node3", stopped.output)
+    stopped.send(signal.SIGTERM)
+    wait_for(lambda: "SIGTERM" in stopped.output(), "the launcher to pass SIGTERM on", stopped.output)
+    hosts["node3"].go_on()
+    assert stopped.end() == 75, stopped.output()
+    wait_for(lambda: not stopped.left_behind(), "all hosts to be empty", stopped.output)
+    assert stopped.events("resume")[-1]["iteration"] == 4
+    assert 9 <= reader(save).iteration < LAST
+
+    config = str(write_settings(tmp_path / "here.yml", settings))
+    run_ranks(train_one_after_another, 1, config, [[f"save={tmp_path / 'single'}"]])
+    pieces = [[f"save={tmp_path / 'unbroken'}"], ["auto_resume=true"]]
+    run_ranks(train_one_after_another, 4, config, [["pipe_parallel_size=2", *piece] for piece in pieces])
+    alone, unbroken, found = (losses(tmp_path / name) for name in ("single", "unbroken", "run"))
+    assert dict(found) == dict(unbroken) and len(found) == LAST + 2  # 5 and 6 were done twice
+    assert all(loss == dict(unbroken)[step] for step, loss in found)
+    assert dict(found) == pytest.approx(dict(alone), rel=1e-5) and len(alone) == LAST
+    ours, same, single = reader(save), reader(tmp_path / "unbroken"), reader(tmp_path / "single")
+    for name in single.names():
+        assert torch.equal(ours.weight(name), same.weight(name)), name
+        torch.testing.assert_close(ours.weight(name), single.weight(name), rtol=0, atol=1e-5)
+
+
+def losses(save: Path) -> list[tuple[int, float]]:
+    """Step and loss, in the order of the log."""
+    events = [json.loads(line) for line in (save / "events.jsonl").read_text().splitlines()]
+    return [(event["iteration"], event["loss"]) for event in events if event["kind"] == "step"]
 
 
 def reader(save: Path) -> CheckpointReader:
