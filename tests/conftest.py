@@ -1,13 +1,13 @@
 """Settings of every test: few threads, no network, the `gpu` marker, and how tests share the cores.
 
-Tests that start several processes run one after another on one worker (or two, on eight cores and more),
-beside the single-process tests of the others, so that no machine is asked for more than it has.
+The tests of a file that starts several processes stay on one worker, which makes their fixtures and the process they
+are forked from once.
 """
 
 import os
 import signal
-import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,7 +30,6 @@ for name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1"):
         signal.signal(signal.Signals[name], lambda *_: None)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PARALLEL_LANES = max(1, (os.cpu_count() or 1) // 4)
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +38,18 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from tests.helpers.sharing import SharedFiles
+
+    return SharedFiles(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu_missing: pytest.MarkDecorator | None = None
     for item in items:
-        if item.get_closest_marker("multiprocess") and not item.get_closest_marker("xdist_group"):
-            lane = zlib.crc32(str(item.path).encode()) % PARALLEL_LANES
-            item.add_marker(pytest.mark.xdist_group(f"processes-{lane}"))
         if item.get_closest_marker("gpu"):
             gpu_missing = gpu_missing or _gpu_marker()
             item.add_marker(gpu_missing)
