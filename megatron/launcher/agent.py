@@ -155,6 +155,7 @@ class _Watch:
                 elif "hurry" in frame:
                     hurry(frame["hurry"])
         except LauncherGone as gone:
+            self._uplink.give_up()
             seconds = self._patience.after_silence
             self._output.note(f"agent: {gone}; the ranks have {seconds:.0f} s to save and end")
             hurry(seconds)

@@ -19,6 +19,7 @@ from megatron.errors import PeerError, SettingsError, StopRequested, UserError
 from megatron.launcher.exit_marks import leave_mark
 from megatron.launcher.failure_record import leave_record
 from megatron.launcher.place import host, place
+from megatron.neox_arguments.secrets import hide
 
 INTERRUPTED = 130
 
@@ -104,6 +105,7 @@ def _report(error: Exception) -> int:
 
 
 def _say(code: int, kind: str, message: str) -> int:
+    message = hide(message)
     if not leave_record(code, kind, message):
         title = "stopped" if code == StopRequested.exit_code else kind
         _write(_with_rank(f"{title}: {message}\n"))
@@ -123,6 +125,7 @@ def _write(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
+        text = hide(text)
         sys.stderr.write(text if text.endswith("\n") else text + "\n")
         sys.stderr.flush()
 

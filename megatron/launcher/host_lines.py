@@ -34,7 +34,7 @@ class HostLines:
             file.close()
 
     def _write(self, host: str, name: str, text: str, stream: TextIO) -> None:
-        lines = text.splitlines()
+        lines = text.removesuffix("\n").split("\n")  # splitlines() would also cut at the mark of an event
         if host in self._files:
             with contextlib.suppress(OSError):
                 kept = "".join(f"{name}{line}\n" for line in lines if MARK not in line)

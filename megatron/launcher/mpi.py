@@ -115,7 +115,7 @@ def run_under_mpi(
         if kind.by_file:
             with delivered(list(hosts.slots), parcel.to_bytes()) as path:
                 words = [f"{PARCEL}_FILE={path}", *rank_words()]
-                _check_for_shell(words)
+                _check_for_shell([*words, os.getcwd()])
                 return _run(command(kind, program, hosts, file, words), dict(os.environ), kind, patience)
         # First, because MPICH's mpiexec 4.0.2 with -genvlist never hands on the last variable of its environment.
         environment = {PARCEL: _checked_length(parcel.to_word()), **os.environ}
@@ -173,8 +173,8 @@ def _check_for_shell(words: Sequence[str]) -> None:
     for word in words:
         if not re.fullmatch(r"[\w@+=:,./-]*", word, re.ASCII):
             raise SettingsError(
-                f"this launcher hands {word!r} to a shell; the paths of the Python interpreter and of this repository "
-                "may hold letters, digits and _@+=:,./- only."
+                f"this launcher hands {word!r} to a shell; the paths of the Python interpreter, this "
+                "repository and the current folder may hold letters, digits and _@+=:,./- only."
             )
 
 

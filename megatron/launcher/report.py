@@ -6,11 +6,12 @@ from pathlib import Path
 from megatron.launcher.exit_codes import PEER_LOST, STOPPED, RankExit, causing_exit, describe_code, run_exit_code
 from megatron.launcher.failure_record import FailureRecord, read_record
 from megatron.launcher.spawn import Outcome
+from megatron.neox_arguments.secrets import hide
 
 
 def say(text: str) -> None:
     """A line of the launcher itself, told apart from the ranks' lines by its name; one write."""
-    sys.stderr.write("".join(f"deepy: {line}\n" for line in text.splitlines()))
+    sys.stderr.write("".join(f"deepy: {line}\n" for line in hide(text).splitlines()))
     sys.stderr.flush()
 
 

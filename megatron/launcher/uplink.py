@@ -37,13 +37,15 @@ class Uplink:
         self._received: list[Frame] = []
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, daemon=True)
-        self._broken = False
+        self._given_up = False
 
     def start(self) -> None:
         """From now on send() only queues. Not before the ranks are forked: a fork and threads do not go together."""
         self._writer.start()
 
     def send(self, **frame: Any) -> None:
+        if self._given_up:
+            return
         if self._writer.is_alive():
             self._queue.put(encode(frame))
         else:
@@ -51,8 +53,12 @@ class Uplink:
 
     def wait_for_room(self) -> None:
         """Holds back whoever has much to say while the network is slower than the ranks write."""
-        while self._queue.qsize() > _MOST_QUEUED and not self._broken:
+        while self._queue.qsize() > _MOST_QUEUED and not self._given_up:
             time.sleep(0.05)
+
+    def give_up(self) -> None:
+        """Nobody listens any more: what is sent from now on is dropped, so that no rank waits to be heard."""
+        self._given_up = True
 
     def receive(self) -> Iterator[Frame]:
         """Frames as they come; raises LauncherGone."""
@@ -75,7 +81,7 @@ class Uplink:
 
     def close(self, seconds: float = 10.0) -> None:
         """Write what is queued, but do not wait for ever."""
-        if self._writer.is_alive():
+        if self._writer.is_alive() and not self._given_up:
             self._queue.put(None)
             self._writer.join(seconds)
 
@@ -86,7 +92,7 @@ class Uplink:
     def _put(self, data: bytes) -> None:
         view = memoryview(data)
         with contextlib.suppress(OSError):
-            while view and not self._broken:
+            while view:
                 view = view[os.write(self._output, view) :]
             return
-        self._broken = True
+        self.give_up()

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from megatron.errors import DataError, SettingsError
+from megatron.neox_arguments.secrets import hide
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class EventLog:
         """Append one event; on disk (fsync) before return for save, stop, end and fault."""
         event = {"time": round(time.time(), 3), "kind": kind, **fields}
         line = json.dumps(_plain(event), ensure_ascii=False, allow_nan=False) + "\n"
+        line = hide(line)
         try:
             self._file.write(line.encode())
             if kind in _ON_DISK_BEFORE_RETURN:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from megatron.errors import SettingsError
+from megatron.neox_arguments.secrets import hide
 
 ROOT = "megatron"
 STEPS = "megatron.steps"  # what a live display shows in a better way
@@ -55,7 +56,7 @@ def _errors(rank: int, world_size: int) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.ERROR)
     prefix = f"[rank {rank} on {socket.gethostname()}] " if world_size > 1 else ""
-    handler.setFormatter(logging.Formatter(f"{prefix}%(levelname)s: %(message)s"))
+    handler.setFormatter(_Discreet(f"{prefix}%(levelname)s: %(message)s"))
     return handler
 
 
@@ -67,13 +68,20 @@ def _file(folder: Path, rank: int) -> logging.Handler:
     except OSError as error:
         raise SettingsError(f"log_dir: cannot write {path}: {error.strerror}.") from None
     text = f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {socket.gethostname()} [rank {rank}] %(message)s"
-    formatter = logging.Formatter(text, "%Y-%m-%dT%H:%M:%S")
+    formatter = _Discreet(text, "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     return handler
 
 
-class _LineFormatter(logging.Formatter):
+class _Discreet(logging.Formatter):
+    """Keys and passwords are hidden, those in an exception's text too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide(super().format(record))
+
+
+class _LineFormatter(_Discreet):
     """Plain lines; a warning says that it is one."""
 
     def format(self, record: logging.LogRecord) -> str:

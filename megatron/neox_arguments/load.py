@@ -11,6 +11,7 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.derive import derive
 from megatron.neox_arguments.problems import Place, Problems
 from megatron.neox_arguments.refused import REFUSED
+from megatron.neox_arguments.secrets import secrets_in
 from megatron.neox_arguments.sources import merge, read_files
 from megatron.neox_arguments.type_errors import type_complaints
 from megatron.neox_arguments.validate import check_rules
@@ -30,8 +31,9 @@ def load_arguments(
     problems = Problems()
     if not files:
         problems.add("no settings file given. Example: python deepy.py train.py configs/local-cpu.yml")
-    texts = read_files(files, problems)
-    return _checked(texts, tuple(overrides), world_size, problems)
+    texts, overrides = read_files(files, problems), tuple(overrides)
+    _refuse_secrets(texts, overrides)
+    return _checked(texts, overrides, world_size, problems)
 
 
 def arguments_from_texts(
@@ -39,6 +41,20 @@ def arguments_from_texts(
 ) -> NeoXArgs:
     """The same from (name, text) pairs, as they travel to workers and lie in checkpoints."""
     return _checked([(name, text) for name, text in texts], tuple(overrides), world_size, Problems())
+
+
+def _refuse_secrets(texts: Sequence[tuple[str, str]], overrides: Iterable[str]) -> None:
+    """Before any other check: other messages show what they found."""
+    problems = Problems()
+    places = [(Place(name, line), what) for name, text in texts for line, what in secrets_in(text)]
+    places += [(Place(f"--set {text.partition('=')[0]}"), what) for text in overrides for _, what in secrets_in(text)]
+    for place, what in places:
+        problems.add(
+            f"this looks like {what}. Settings are copied into checkpoints, logs and trackers, so keys do not belong "
+            "there. Leave it in the environment; forward_environment: [NAME] takes it to other hosts.",
+            place,
+        )
+    problems.stop_if_any()
 
 
 def _checked(

@@ -12,7 +12,7 @@ from typing import Any
 from megatron.neox_arguments.aliases import canonical
 from megatron.neox_arguments.based_on import bases_of, build_tree, given_twice, side_by_side, with_suffix
 from megatron.neox_arguments.problems import NOWHERE, Place, Problems
-from megatron.neox_arguments.yaml_text import Entry, read_value, read_yaml
+from megatron.neox_arguments.yaml_text import LARGEST_TEXT, Entry, read_value, read_yaml
 from sepllm.errors import did_you_mean
 
 
@@ -41,6 +41,9 @@ def _read_with_bases(path: Path, asked_at: Place, texts: dict[Path, tuple[str, s
         problems.add(f"{'based_on: ' if asked_at.file else ''}{_no_such_file(path)}", asked_at)
         return
     try:
+        if path.stat().st_size > 4 * LARGEST_TEXT:  # not even read; a character takes up to 4 bytes
+            problems.add(f"{path.stat().st_size:,} bytes are no settings", Place(str(path)))
+            return
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         problems.add(f"byte {error.start} is not UTF-8 text; save the file as UTF-8", Place(str(path)))

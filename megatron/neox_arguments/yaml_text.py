@@ -13,6 +13,10 @@ import yaml
 
 from megatron.neox_arguments.problems import Place, Problems
 
+# A few aliases of aliases stand for billions of values; settings are far from any of these.
+_MOST_VALUES = 100_000
+LARGEST_TEXT = 10_000_000
+
 
 @dataclass
 class Entry:
@@ -81,6 +85,9 @@ for _kind, _pattern, _first in _SCALARS:
 
 
 def _compose(name: str, text: str, problems: Problems) -> yaml.Node | None:
+    if len(text) > LARGEST_TEXT:
+        problems.add(f"{len(text):,} characters are no settings; at most {LARGEST_TEXT:,} are read", Place(name))
+        return None
     try:
         return _Loader(text.removeprefix("\ufeff")).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -88,6 +95,8 @@ def _compose(name: str, text: str, problems: Problems) -> yaml.Node | None:
         hint = " Use blanks instead of tabs." if "'\\t'" in str(error.problem) else ""
         where = f" (while {error.context.removeprefix('while ')})" if error.context else ""
         problems.add(f"not readable as YAML: {error.problem}{where}.{hint}", Place(name, mark.line + 1 if mark else 0))
+    except RecursionError:
+        problems.add("not readable as YAML: nested too deeply", Place(name))
     except yaml.YAMLError as error:
         problems.add(f"not readable as YAML: {str(error).splitlines()[0]}.", Place(name))
     return None
@@ -100,6 +109,7 @@ class _NodeReader:
         self.name = name
         self.problems = problems
         self.open_nodes: list[yaml.Node] = []
+        self.read = 0
 
     def pairs(self, node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, Place]]:
         for key_node, value_node in node.value:
@@ -113,6 +123,10 @@ class _NodeReader:
         if any(node is other for other in self.open_nodes):
             self.problems.add("this block contains itself", self.place(node))
             return None
+        self.read += 1
+        if self.read > _MOST_VALUES:
+            self.problems.add(f"more than {_MOST_VALUES:,} values, aliases counted each time", Place(self.name))
+            return None
         self.open_nodes.append(node)
         try:
             return self._value(node, path, places)
@@ -121,7 +135,7 @@ class _NodeReader:
 
     def _value(self, node: yaml.Node, path: str, places: dict[str, Place]) -> Any:
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-            return [self.value(item, path, {}) for item in node.value]
+            return [self.value(item, path, {}) for item in node.value if self.read <= _MOST_VALUES]
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             block: dict[str, Any] = {}
             for key, value_node, place in self.pairs(node):
@@ -140,8 +154,8 @@ class _NodeReader:
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
         try:
-            if kind == "str":
-                return text
+            if kind == "str":  # JSON writes what lies beyond 16 bits as two halves
+                return text.encode("utf-16", "surrogatepass").decode("utf-16")
             if kind == "null":
                 return None
             if kind == "bool":

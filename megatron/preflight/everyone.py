@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from megatron.errors import PeerError
+from megatron.launcher.hosts import LOCALHOST
 from megatron.preflight.result import Result, failed
 from megatron.preflight.talk import Refusal, Talk
 
@@ -82,7 +83,9 @@ class Everyone:
 
 
 def by_host(values: Mapping[str, object]) -> str:
-    """`value on host`, one line each, hosts of one value together; just the value where there is one host."""
+    """`hosts: value`, one line each, hosts of one value together; just the value for this host alone."""
+    if list(values) == [LOCALHOST]:
+        return str(values[LOCALHOST])
     groups: dict[object, list[str]] = {}
     for host, value in values.items():
         groups.setdefault(value, []).append(host)

@@ -50,6 +50,11 @@ ROWS = {
     "S27": ("clock set back, other time zone, late file system", "same choice; a clear wait"),
     "S28": ("read-only data, unwritable save (not root)", "works; refused before step 1"),
     "S29": ("malicious file for every reader", "no code runs"),
+    "S30": (
+        "hostile arguments, settings, variables, folders, hostfiles; 8 ways to start",
+        "byte-equal, nothing else runs",
+    ),
+    "S31": ("canary secrets in environment and settings", "0 hits in files, output, argv of any process"),
     "S33": ("tracker refuses or never answers", "run unaffected, local log whole"),
     "N1": (
         "one of two hosts is killed, frozen or cut off, at 6 moments; the first one killed",

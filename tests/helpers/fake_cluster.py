@@ -1,9 +1,8 @@
-"""pdsh, ssh, mpirun, mpiexec, mpirun_rsh and srun without a cluster: every host is this one.
+"""mpirun, mpiexec, mpirun_rsh and srun without a cluster: every host is this one. (ssh and pdsh: hosts.py)
 
-Each does with words and variables what the real one does: ssh and pdsh join the words with blanks for a shell, pdsh
-fills in %n and %h, mpirun_rsh writes variables into a shell's words, the others start words as they are. A started
-process gets the variables that the real one would give it and no others. What each was called with stands in
-`calls.jsonl`. `install` writes them into a folder.
+Each does with words and variables what the real one does: mpirun_rsh writes all into words for a shell, the others
+start words as they are. A started process gets the variables that the real one would give it and no others. What each
+was called with stands in `calls.jsonl`. `install` writes them into a folder.
 """
 
 import json
@@ -27,16 +26,14 @@ _WITH_VALUE = {
     "mpiexec": ("-f", "-n", "-genvlist"),
     "mpiexec.hydra": ("-machinefile", "-n", "-genvlist"),
     "mpirun_rsh": ("-np", "-hostfile"),
-    "pdsh": ("-w", "-f", "-R"),
-    "ssh": ("-o", "-l", "-p"),
     "srun": (),
 }
 PROGRAMS = tuple(_WITH_VALUE)
 
 
 def install(folder: Path, programs: Iterable[str] = PROGRAMS) -> Path:
-    """Write the programs into `folder`/bin and return that; put it first on PATH. Calls are noted in `folder`."""
-    bin_ = folder / "bin"
+    """Write the programs into `folder`/mpi and return that; put it first on PATH. Calls are noted in `folder`."""
+    bin_ = folder / "mpi"
     bin_.mkdir()
     for name in programs:
         text = f"#!{sys.executable}\nimport sys\nsys.path[0] = {str(_ROOT)!r}\n"
@@ -62,15 +59,6 @@ def main(folder: str, name: str, words: list[str]) -> int:
         print(VERSIONS[name])
         return 0
     options, words = _split(name, words)
-    if name == "ssh":
-        return _ssh(words)
-    if name == "pdsh":
-        return _wait(
-            [
-                _shell(" ".join(words).replace("%n", str(n)).replace("%h", host))
-                for n, host in enumerate(options["-w"].split(","))
-            ]
-        )
     if name == "mpirun_rsh":
         variables = [word for word in words if "=" in word and not word.startswith("/")]
         return _start_ranks(name, _hosts(options["-hostfile"]), words[len(variables) :], variables)
@@ -112,16 +100,6 @@ def _shell(command: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(["sh", "-c", command], env=_bare())
 
 
-def _ssh(words: list[str]) -> int:
-    host, command = words[0], " ".join(words[1:])
-    if host == "refuses":
-        sys.exit("Permission denied (publickey).")
-    if command == "hostname -I":  # DeepSpeed's runner
-        print("127.0.0.1")
-        return 0
-    return subprocess.run(["sh", "-c", command], env=_bare()).returncode
-
-
 def _start_ranks(name: str, hosts: list[str], words: list[str], variables: list[str]) -> int:
     started = []
     for rank, host in enumerate(hosts):
@@ -150,7 +128,7 @@ def _place(name: str, rank: int, size: int, local: int, local_size: int) -> dict
     return {key: str(value) for key, value in values.items()}
 
 
-def _wait(started: "list[subprocess.Popen[bytes]]", name: str = "pdsh") -> int:
+def _wait(started: "list[subprocess.Popen[bytes]]", name: str) -> int:
     """MPICH joins the codes by OR, Open MPI takes the first that is not 0, the others the largest."""
 
     def forward(number: int, _: object) -> None:

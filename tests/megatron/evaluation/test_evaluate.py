@@ -105,12 +105,14 @@ def test_mistakes_are_named(checkpoint: Path, tmp_path: Path) -> None:
         task_names([str(tmp_path / "odd.yaml")])
 
 
+NAMES = [f"local_{kind}" for kind in ("choice", "rolling", "generate")]
+
+
 def _stock_lm_eval(folder: Path, tasks: Path, batch_size: int, output: Path) -> tuple[dict, dict[str, list[dict]]]:
     """Aggregated results, and the log of every request, from the command line of lm_eval."""
-    names = [f"local_{kind}" for kind in ("choice", "rolling", "generate")]
     command = [
         sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={folder},trust_remote_code=True",
-        "--tasks", ",".join(names), "--include_path", str(tasks), "--device", "cpu",
+        "--tasks", ",".join(NAMES), "--include_path", str(tasks), "--device", "cpu",
         "--batch_size", str(batch_size), "--output_path", str(output), "--log_samples",
     ]  # fmt: skip
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -118,10 +120,29 @@ def _stock_lm_eval(folder: Path, tasks: Path, batch_size: int, output: Path) -> 
     assert finished.returncode == 0, finished.stderr[-3000:]
     results = json.loads(next(output.glob("*/results_*.json")).read_text())["results"]
     samples = {}
-    for name in names:
+    for name in NAMES:
         rows = next(output.glob(f"*/samples_{name}_*.jsonl")).read_text().splitlines()
         samples[name] = sorted((json.loads(row) for row in rows), key=lambda row: row["doc_id"])
     return results, samples
+
+
+def _lm_eval_here(folder: Path, tasks: Path, batch_size: int) -> tuple[dict, dict[str, list[dict]]]:
+    """The same in this process: it need not import everything again, nor read lm_eval's own tasks."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    found = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(folder), "trust_remote_code": True},
+        tasks=NAMES,
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+        batch_size=batch_size,
+        device="cpu",
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    samples = json.loads(json.dumps(found["samples"], default=str))
+    return found["results"], {name: sorted(samples[name], key=lambda row: row["doc_id"]) for name in NAMES}
 
 
 @pytest.mark.slow
@@ -129,7 +150,7 @@ def test_stock_lm_eval_scores_the_folder_alike_for_any_batch_size(checkpoint: Pa
     write_local_tasks(tmp_path / "tasks", _texts(), context_words=12, continuation_words=6)
     folder = tmp_path / "out"
     export_checkpoint(open_source(checkpoint), folder)
-    one, by_one = _stock_lm_eval(folder, tmp_path / "tasks", 1, tmp_path / "one")
+    one, by_one = _lm_eval_here(folder, tmp_path / "tasks", 1)
     four, by_four = _stock_lm_eval(folder, tmp_path / "tasks", 4, tmp_path / "four")
     for left, right in zip(by_one["local_generate"], by_four["local_generate"], strict=True):
         assert left["resps"] == right["resps"]

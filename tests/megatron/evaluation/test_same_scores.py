@@ -62,7 +62,7 @@ def stock(place: Path, model: str, folder: Path, batch_size: int, **arguments: A
         model=model,
         model_args={"pretrained": str(folder)} | arguments,
         tasks=[f"local_{kind}" for kind in KINDS],
-        task_manager=TaskManager(include_path=str(place / "tasks")),
+        task_manager=TaskManager(include_path=str(place / "tasks"), include_defaults=False),
         batch_size=batch_size,
         device="cpu",
         bootstrap_iters=0,

@@ -104,7 +104,7 @@ def test_the_command_lines(launcher: str, words: str, hosts: str) -> None:
 
 
 def test_the_right_mpi_is_found_among_those_of_the_same_name(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(cluster / "bin"))
+    monkeypatch.setenv("PATH", str(cluster / "mpi"))
     found = {name: Path(find_program(name, KINDS[name])).name for name in KINDS}
     assert found == {
         "openmpi": "mpirun",
@@ -113,11 +113,11 @@ def test_the_right_mpi_is_found_among_those_of_the_same_name(cluster: Path, monk
         "mvapich": "mpirun_rsh",
         "slurm": "srun",
     }
-    (cluster / "bin" / "mpiexec").unlink()
+    (cluster / "mpi" / "mpiexec").unlink()
     with pytest.raises(SettingsError, match=r"mpiexec.hydra is another one \(Intel") as caught:
         find_program("mpich", KINDS["mpich"])
     assert "apt install mpich" in str(caught.value)
-    (cluster / "bin" / "srun").unlink()
+    (cluster / "mpi" / "srun").unlink()
     with pytest.raises(SettingsError, match="'srun', which is not on PATH"):
         find_program("slurm", KINDS["slurm"])
 

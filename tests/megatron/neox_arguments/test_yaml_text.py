@@ -7,6 +7,10 @@ import pytest
 from megatron.neox_arguments.problems import Problems
 from megatron.neox_arguments.yaml_text import read_value, read_yaml
 
+# 9 to the power of 12 values.
+BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n"
+BOMB += "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
 
 def read(text):
     problems = Problems()
@@ -22,6 +26,7 @@ def values(text):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
+        ('"\\ud83d\\ude00"', "\U0001f600"),
         ("1e-4", 1e-4),
         ("6e-4", 6e-4),
         ("6.0e-4", 6e-4),
@@ -106,6 +111,10 @@ def test_duplicates_inside_a_block():
         ("a: !!python/object:os.system x\n", "write plain values"),
         ("a: !!binary aGk=\n", "write plain values"),
         ("a: &x [*x]\n", "contains itself"),
+        (BOMB, "more than 100,000 values"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: " + "x" * 10_000_001, "are no settings"),
+        ('a: "\\ud83d"\n', "write plain values"),
         ("? [a, b]\n: 1\n", "a key must be one word"),
         ("a: \x00\n", "not readable as YAML"),
     ],

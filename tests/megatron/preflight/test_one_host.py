@@ -47,6 +47,7 @@ def test_a_file_that_is_cut(preflight: Preflight, monkeypatch: pytest.MonkeyPatc
     tokens.write_bytes(tokens.read_bytes()[:-10])
     found = preflight(ranks=True)
     assert found.code == 3 and found.bad()[0] == "data"
+    assert found.checks["data"]["found"].startswith(str(tokens)), "no host's name where there is one"
     assert str(tokens.stat().st_size) in found.checks["data"]["found"].replace(",", "")
     assert [one for (one, _) in tried] == ["first mend data"], "the collective goes on without the step"
 

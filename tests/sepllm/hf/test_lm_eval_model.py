@@ -39,7 +39,7 @@ def scores(place: Path, model: str, batch_size: int = 1, **arguments: Any) -> di
         model=model,
         model_args={"pretrained": str(place / "model")} | arguments,
         tasks=names,
-        task_manager=TaskManager(include_path=str(place / "tasks")),
+        task_manager=TaskManager(include_path=str(place / "tasks"), include_defaults=False),
         batch_size=batch_size,
         device="cpu",
         bootstrap_iters=0,
