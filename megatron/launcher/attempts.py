@@ -55,6 +55,7 @@ class OnHosts:
         """overrides: the user's own `key=value`."""
         self._whole, self._overrides, self._patience = whole, overrides, patience
         self._begun = False
+        self._silent: dict[str, float] = {}
 
     def start(self, work: Callable[[tuple[str, ...]], Work]) -> tuple[Attempt, str]:
         """All ranks on all hosts, or on those that answer. work: what they run, given changes of settings.
@@ -62,9 +63,10 @@ class OnHosts:
         SettingsError when this is the first start, and a host does not answer or lacks something.
         """
         share, gone = self._whole, dict[str, str]()
+        self._wait_for_the_silent()
         while True:
             try:
-                result = _start(work(share.changes), share, self._patience)
+                result = self._run(work(share.changes), share)
                 self._begun = True
                 return result
             except HostsGone as silent:
@@ -82,15 +84,22 @@ class OnHosts:
                 f"{self._whole.hosts.world_size}, {', '.join(share.changes)}"
             )
 
+    def _run(self, work: Work, share: Share) -> tuple[Attempt, str]:
+        with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
+            report = Report(share.hosts.world_size, Path(folder))
+            fleet = Fleet(share.hosts, mission_of(share.args, work, self._patience), Path(folder), report.on_exit)
+            start = time.monotonic()
+            outcome = fleet.run()
+            code = report.close(outcome, start)
+            self._silent = fleet.silent
+            return Attempt(code, fleet.saved_step, stopped=outcome.stop_signal is not None), report.cause
 
-def _start(work: Work, share: Share, patience: Patience) -> tuple[Attempt, str]:
-    with tempfile.TemporaryDirectory(prefix="deepy-") as folder:
-        report = Report(share.hosts.world_size, Path(folder))
-        fleet = Fleet(share.hosts, mission_of(share.args, work, patience), Path(folder), report.on_exit)
-        start = time.monotonic()
-        outcome = fleet.run()
-        code = report.close(outcome, start)
-        return Attempt(code, fleet.saved_step, stopped=outcome.stop_signal is not None), report.cause
+    def _wait_for_the_silent(self) -> None:
+        """A host that was cut off may still be at work in the save folder; its agent ends that within a known time."""
+        seconds = max(self._silent.values(), default=0.0) - time.monotonic()
+        if seconds > 0:
+            say(f"{', '.join(self._silent)} fell silent: its ranks end by themselves within {seconds:.0f} s; waiting")
+            time.sleep(seconds)
 
 
 def _no_answer(gone: HostsGone) -> str:

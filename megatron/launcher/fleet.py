@@ -33,6 +33,8 @@ from megatron.neox_arguments.arguments import NeoXArgs
 _SECONDS_TO_ANSWER = 120.0
 _TURN_SECONDS = 0.2
 _BEAT_SECONDS = 1.0
+_SLACK_SECONDS = 3.0  # what one side may have heard of the other later, and the time that killing takes
+_ABRUPT_SECONDS = 5.0  # an end sooner than this after a sign of life is that of the agent or of its host
 _CHUNK = 1 << 20
 
 
@@ -118,6 +120,8 @@ class Fleet:
         self._next_beat = 0.0
         self._start: float | None = None
         self.saved_step: int | None = None
+        # Hosts that fell silent and may still be at work, and when their ranks have surely ended (time.monotonic()).
+        self.silent: dict[str, float] = {}
 
     @property
     def lost(self) -> dict[str, str]:
@@ -231,7 +235,6 @@ class Fleet:
             data = peer.socket.recv(_CHUNK)
         except OSError:
             data = b""
-        peer.heard = time.monotonic()
         for found in peer.splitter.feed(data) if data else peer.splitter.end():
             if isinstance(found, str):
                 peer.words.append(found)
@@ -244,6 +247,7 @@ class Fleet:
                 self._lose(peer, _broken(peer))
 
     def _take(self, peer: _Peer, frame: Frame) -> None:
+        peer.heard = time.monotonic()
         if "lines" in frame:
             self._lines.show(peer.name, frame["rank"], frame["stream"], frame["lines"])
         elif frame.get("beat") is not None:
@@ -279,7 +283,9 @@ class Fleet:
         peer.lost = reason
         if self._start is None:
             return
-        now = time.monotonic()
+        now, patience = time.monotonic(), self._mission.patience
+        if now - peer.heard > _ABRUPT_SECONDS:
+            self.silent[peer.name] = peer.heard + patience.silence + patience.after_silence + _SLACK_SECONDS
         for rank in sorted(peer.running):
             code = -signal.SIGKILL
             keep_record(self._records, FailureRecord(rank, peer.name, code, "host lost", reason, now))
