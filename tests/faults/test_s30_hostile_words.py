@@ -144,6 +144,9 @@ def naive(words: list[str], canary: Path) -> str:
 
 HOSTNAMES = [
     "-oProxyCommand=touch${IFS}canary",
+    "-lroot",
+    "--version",
+    ".hidden",
     "host;touch${IFS}canary",
     "$(touch${IFS}canary)",
     "`touch${IFS}canary`",
