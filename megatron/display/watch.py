@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,8 @@ def _take(state: RunState, event: dict[str, Any] | None) -> None:
 def _save(console: Any, path: Path, title: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        console.save_svg(str(path), title=f"python deepy.py watch {title}")
+        picture = console.export_svg(title=f"python deepy.py watch {title}")
+        path.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL), encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"cannot write the picture {path}: {error.strerror}.") from None
 
