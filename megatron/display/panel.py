@@ -110,7 +110,9 @@ class RunPanel:
         """One line each, the most telling first: what does not fit in the height is left out from the end."""
         state, notes = self._state, []
         if state.faults:
-            notes.append(_note("fault", state.faults[-1], "red"))
+            notes.append(
+                _note("fault" if state.bad else "last fault", state.faults[-1], "red" if state.bad else "yellow")
+            )
         if state.held_out:
             shown = [
                 f"{name} {loss:.4f}" + ("" if loss <= state.best[name] else f" (best {state.best[name]:.4f})")
@@ -124,8 +126,8 @@ class RunPanel:
             age = format_duration(self._now() - float(state.saved.get("time") or self._now()))
             notes.append(_note("saved", f"step {state.saved.get('iteration', 0):,}, {age} ago"))
         happened = [f"resumed at step {step:,}" for step in state.resumes[-2:]]
-        happened += [f"{state.rollbacks} returns to a checkpoint"] if state.rollbacks else []
-        happened += [f"{state.restarts} restarts"] if state.restarts else []
+        happened += [_count(state.rollbacks, "return") + " to a checkpoint"] if state.rollbacks else []
+        happened += [_count(state.restarts, "restart")] if state.restarts else []
         if happened:
             notes.append(_note("so far", " · ".join(happened), "yellow"))
         for note in notes:
@@ -136,19 +138,22 @@ class RunPanel:
 def sparkline(values: Sequence[float], width: int, blocks: str = _BLOCKS) -> str:
     """The course of some numbers in `width` characters: means of equal parts, lowest to highest block.
 
-    The first tenth may stand out of the picture: it counts as high as the highest of the rest.
+    The highest sixth counts as high as what is below it: the first losses would leave the rest flat on the ground.
     """
     if len(values) < 2:
         return ""
     parts = min(width, len(values))
     edges = [round(part * len(values) / parts) for part in range(parts + 1)]
     means = [math.fsum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    rest = means[len(means) // 10 :]
-    low, high = min(rest), max(rest)
+    low, high = min(means), sorted(means)[max(1, math.ceil(len(means) * 5 / 6)) - 1]
     if high <= low:
         return blocks[0] * parts
     top = len(blocks) - 1
     return "".join(blocks[max(0, min(top, round((mean - low) / (high - low) * top)))] for mean in means)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def _share(state: RunState) -> float:

@@ -1,12 +1,14 @@
 """A chart as data, free of any way to draw it; round numbers for its axes."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; the order avoids the pale ones as long as it can.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7a5195", "#555555")
+ON_DARK = ("#4fb0e8", "#f2874b", "#35c795", "#e6a4cd", "#dcb04a", "#9bd8fa", "#bb9bd6", "#b5b5b5")
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -92,10 +94,17 @@ def short(value: float, step: float = 0.0, percent: bool = False) -> str:
     for size, prefix in _PREFIXES:
         if abs(value) >= size:
             return f"{value / size:.4g}{prefix}"
+    if abs(value) < 0.01 and step < 0.001:
+        return re.sub(r"e-0", "e-", f"{value:.{_digits(value, step)}e}")
     if step:
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         return f"{value:.{decimals}f}"
     return f"{value:.4g}"
+
+
+def _digits(value: float, step: float) -> int:
+    """Decimals of the exponent form that still tell numbers `step` apart."""
+    return max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)) if step else 1
 
 
 def quantile(numbers: Sequence[float], share: float) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from megatron.monitor.plot import smooth
+from megatron.monitor.plot import smooth_both_ways
 from megatron.report.chart import Chart, Line, Mark, quantile, thinned
 from megatron.report.run_log import Incident, Point, RunLog, values
 
@@ -45,10 +45,10 @@ def loss_chart(runs: Sequence[RunLog], axis: Axis) -> Chart:
     for color, run in enumerate(runs):
         known = [(x, point.loss) for point in run.points if (x := axis.value(point)) is not None]
         weight = 1 - 100 / most if most > _SMOOTH_FROM else 0.0
-        lines += _loss_lines(run.name, [x for x, _ in known], [y for _, y in known], color, weight)
+        lines += _curve(run.name, [x for x, _ in known], [y for _, y in known], color, weight)
     for color, run in enumerate(runs):
         for name, points in run.sets.items():
-            placed = [(x, point.loss) for point in points if (x := _place(run, point.iteration, axis)) is not None]
+            placed = [(x, point.value) for point in points if (x := _place(run, point.iteration, axis)) is not None]
             if placed:
                 xs, ys = zip(*placed, strict=True)
                 lines.append(Line(f"{run.name}: {name}", xs, ys, color, "dots"))
@@ -68,11 +68,11 @@ def loss_chart(runs: Sequence[RunLog], axis: Axis) -> Chart:
     )
 
 
-def _loss_lines(name: str, x: list[float], y: list[float], color: int, weight: float) -> list[Line]:
-    """weight: of the past in the smoothed line, the same for all runs of a chart; 0 draws the points as they are."""
+def _curve(name: str, x: list[float], y: list[float], color: int, weight: float) -> list[Line]:
+    """weight: of the neighbours in the smoothed line; 0 draws the points as they are."""
     if not x or not weight:
         return [Line(name, tuple(x), tuple(y), color)] if x else []
-    return [Line("", *thinned(x, y), color, "faint"), Line(name, *thinned(x, smooth(y, weight)), color)]
+    return [Line("", *thinned(x, y), color, "faint"), Line(name, *thinned(x, smooth_both_ways(y, weight)), color)]
 
 
 def _loss_bounds(lines: Sequence[Line]) -> tuple[float | None, float | None]:
@@ -115,10 +115,10 @@ def detail_charts(runs: Sequence[RunLog]) -> list[Chart]:
     wanted = (
         ("tokens_per_second", "Throughput", "tokens per second", 0.0, False),
         ("mfu", "Model FLOPs utilisation", "share of the device's peak", 0.0, True),
-        ("tflops", "Operations of one device", "TFLOP/s", 0.0, False),
+        ("tflops", "Operations of one device", "FLOP/s", 0.0, False),
         ("kept_ratio", "Query-key pairs that attention keeps", "of the causal pairs", 0.0, True),
         ("grad_norm", "Gradient norm before clipping", "norm", None, False),
-        ("lr", "Learning rate", "learning rate", 0.0, False),
+        ("lr", "Learning rate", "", 0.0, False),
         ("peak_memory", "Peak memory of the fullest rank", "GiB", 0.0, False),
         ("noise_scale", "Gradient noise scale", "samples", 0.0, False),
     )
@@ -129,12 +129,11 @@ def detail_charts(runs: Sequence[RunLog]) -> list[Chart]:
 def _detail(runs: Sequence[RunLog], key: str, title: str, label: str, low: float | None, percent: bool) -> Chart | None:
     lines = []
     for color, run in enumerate(runs):
-        found = [
-            (point.iteration, value / 2**30 if key == "peak_memory" else value) for point, value in values(run, key)
-        ]
+        found = [(float(point.iteration), value * _UNITS.get(key, 1.0)) for point, value in values(run, key)]
         if found:
-            xs, ys = zip(*found, strict=True)
-            lines.append(Line(run.name, *thinned(xs, ys, 400), color))
+            xs, ys = map(list, zip(*found, strict=True))
+            weight = 1 - 50 / len(ys) if key in _NOISY and len(ys) > _SMOOTH_FROM else 0.0
+            lines += _curve(run.name, xs, ys, color, weight)
     if not lines:
         return None
     every = [y for line in lines for y in line.y]
@@ -144,6 +143,33 @@ def _detail(runs: Sequence[RunLog], key: str, title: str, label: str, low: float
     if percent:
         high = min(1.0, 1.15 * max(every)) if max(every) < 0.99 else 1.02
     return Chart(key, title, "steps", label, tuple(lines), low=low, high=high, whole_x=True, percent=percent, left=0.0)
+
+
+_NOISY = ("tokens_per_second", "mfu", "tflops", "grad_norm", "noise_scale")
+_UNITS = {"peak_memory": 2.0**-30, "tflops": 1e12}
+
+
+def task_charts(runs: Sequence[RunLog], most: int = 12) -> list[Chart]:
+    """Scores of tasks during training, a chart for each of the first `most`."""
+    charts = []
+    for name in list(dict.fromkeys(name for run in runs for name in run.tasks))[:most]:
+        lines = [
+            Line(
+                run.name,
+                *_columns([(float(point.iteration), point.value) for point in run.tasks[name]]),
+                color,
+                "dashed",
+            )
+            for color, run in enumerate(runs)
+            if name in run.tasks
+        ]
+        safe = "".join(letter if letter.isalnum() else "-" for letter in name)
+        charts.append(Chart(f"task-{safe}", name, "steps", "score", tuple(lines), whole_x=True, left=0.0))
+    return charts
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(x for x, _ in points), tuple(y for _, y in points)
 
 
 def layer_charts(runs: Sequence[RunLog]) -> list[Chart]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron.errors import SettingsError
-from megatron.report.charts import detail_charts, layer_charts, loss_axes, loss_chart
+from megatron.report.charts import detail_charts, layer_charts, loss_axes, loss_chart, task_charts
 from megatron.report.page import page
 from megatron.report.png import write_pngs
 from megatron.report.run_log import read_runs
@@ -39,6 +39,11 @@ def main(argv: Sequence[str]) -> int:
         raise SettingsError(f"cannot write the report {given.out}: {error.strerror}. Choose another --out.") from None
     print(f"wrote {given.out} ({len(text) / 1024:.0f} KiB): {', '.join(run.name for run in runs)}")
     if given.png is not None:
-        charts = [loss_chart(runs, axis) for axis in loss_axes(runs)] + layer_charts(runs) + detail_charts(runs)
+        charts = (
+            [loss_chart(runs, axis) for axis in loss_axes(runs)]
+            + layer_charts(runs)
+            + detail_charts(runs)
+            + task_charts(runs)
+        )
         print(f"wrote {len(write_pngs(charts, given.png))} pictures in {given.png}")
     return 0

@@ -3,15 +3,26 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 
 from megatron.monitor.console import format_duration
-from megatron.report.chart import COLORS, Chart, short
-from megatron.report.charts import Axis, detail_charts, is_bad, layer_charts, loss_axes, loss_chart, loss_is_cut
-from megatron.report.run_log import Incident, RunLog
+from megatron.report.chart import Chart, Line, short, thinned
+from megatron.report.charts import (
+    Axis,
+    detail_charts,
+    is_bad,
+    layer_charts,
+    loss_axes,
+    loss_chart,
+    loss_is_cut,
+    task_charts,
+)
+from megatron.report.run_log import Incident, RunLog, SetPoint
+from megatron.report.same_loss import same_loss
 from megatron.report.scores import Score
-from megatron.report.settings_diff import differences
-from megatron.report.style import STYLE, tab_style
+from megatron.report.settings_diff import differences, settings_of
+from megatron.report.style import STYLE, run_color, tab_style
 from megatron.report.svg import svg
 
 
@@ -24,10 +35,13 @@ def page(runs: Sequence[RunLog], scores: Sequence[Score] = (), title: str | None
         _overview(runs),
         "<h2>Loss</h2>",
         _loss_tabs(runs, axes),
+        _same_loss(runs),
         "<h2>Speed, attention and health</h2>",
-        f'<div class="charts">{"".join(_figure(chart) for chart in [*layer_charts(runs), *detail_charts(runs)])}</div>',
+        _charts([*layer_charts(runs), *detail_charts(runs)]),
         _scores(runs, scores),
+        _charts(task_charts(runs)),
         _differences(runs),
+        _settings(runs),
         _incidents(runs),
         f"<footer>Written {time.strftime('%Y-%m-%d %H:%M')} from {_sources(runs)}. Model FLOPs count the query-key"
         " pairs that attention keeps, forward and backward, without recomputation. Training time leaves out"
@@ -50,7 +64,7 @@ def _run_row(run: RunLog, color: int) -> list[str]:
     last = run.points[-1] if run.points else None
     best = [min(points, key=_loss_or_inf) for points in run.sets.values()]
     held_out = "<br>".join(
-        f"{escape(name)} {point.loss:.4f} <small>at {point.iteration:,}</small>"
+        f"{escape(name)} {point.value:.4f} <small>at {point.iteration:,}</small>"
         for name, point in zip(run.sets, best, strict=True)
     )
     kept = last.event.get("kept_ratio") if last else None
@@ -75,9 +89,8 @@ def _run_row(run: RunLog, color: int) -> list[str]:
     ]
 
 
-def _loss_or_inf(point: object) -> float:
-    loss = getattr(point, "loss", math.inf)
-    return loss if math.isfinite(loss) else math.inf
+def _loss_or_inf(point: SetPoint) -> float:
+    return point.value if math.isfinite(point.value) else math.inf
 
 
 def _ended(run: RunLog) -> str:
@@ -124,8 +137,21 @@ def _loss_tabs(runs: Sequence[RunLog], axes: Sequence[Axis]) -> str:
 _AXIS_WORDS = {"tokens": "tokens", "time": "time", "flops": "FLOPs", "steps": "steps"}
 
 
+def _charts(charts: Sequence[Chart]) -> str:
+    return f'<div class="charts">{"".join(map(_figure, charts))}</div>' if charts else ""
+
+
 def _figure(chart: Chart) -> str:
-    return f"<figure><figcaption>{escape(chart.title)}</figcaption>{svg(chart)}</figure>"
+    picture = svg(chart)
+    if chart.wide:  # shrunk to a narrow window its letters could not be read
+        narrow = svg(replace(chart, wide=False, lines=_fewer_points(chart.lines)), f"narrow-{chart.name}")
+        picture = f'<div class="on-wide">{picture}</div><div class="on-narrow">{narrow}</div>'
+    return f"<figure><figcaption>{escape(chart.title)}</figcaption>{picture}</figure>"
+
+
+def _fewer_points(lines: Iterable[Line]) -> tuple[Line, ...]:
+    shortened = ((line, *thinned(line.x, line.y, most=250)) for line in lines)
+    return tuple(replace(line, x=x, y=y) for line, x, y in shortened)
 
 
 def _scores(runs: Sequence[RunLog], scores: Sequence[Score]) -> str:
@@ -152,6 +178,45 @@ def _scores(runs: Sequence[RunLog], scores: Sequence[Score]) -> str:
 
 def _score_text(score: Score) -> str:
     return f"{score.value:.4f}" + ("" if score.error is None else f" <small>± {score.error:.4f}</small>")
+
+
+def _same_loss(runs: Sequence[RunLog]) -> str:
+    found = same_loss(runs)
+    if found is None:
+        return ""
+    rows = []
+    for color, (run, point) in enumerate(zip(runs, found.points, strict=True)):
+        first = found.points[0]
+        cells = [
+            f"{point.iteration:,}",
+            short(point.tokens) + _against(point.tokens, first.tokens, color),
+            format_duration(point.seconds) + _against(point.seconds, first.seconds, color),
+            "-" if point.flops is None else f"{point.flops:.3g}" + _against(point.flops, first.flops, color),
+        ]
+        rows.append([f"{_swatch(color)}{escape(run.name)}", *cells])
+    head = ("run", "steps", "tokens", "time", "FLOPs")
+    return (
+        f"<h3>What a training loss of {found.loss:.4f} cost</h3>{_table(head, rows)}"
+        '<p class="note">The lowest that all runs reached, smoothed; percentages are of the first run.</p>'
+    )
+
+
+def _against(value: float, first: float | None, color: int) -> str:
+    return f" <small>{100 * value / first:.0f}%</small>" if color and first else ""
+
+
+def _settings(runs: Sequence[RunLog]) -> str:
+    """All that each run was given, folded away."""
+    parts = []
+    for color, run in enumerate(runs):
+        rows = [
+            [f"<code>{escape(key)}</code>", f"<code>{escape(_cut(text, 400))}</code>"]
+            for key, text in sorted(settings_of(run).items())
+        ]
+        if rows:
+            summary = f"<summary>{_swatch(color)}Settings of {escape(run.name)} ({len(rows)} keys)</summary>"
+            parts.append(f"<details>{summary}{_table(('key', 'given'), rows, 'wide')}</details>")
+    return "".join(parts)
 
 
 def _differences(runs: Sequence[RunLog]) -> str:
@@ -204,7 +269,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "", e
 
 
 def _swatch(color: int) -> str:
-    return f'<i style="background:{COLORS[color % len(COLORS)]}"></i>'
+    return f'<i style="background:{run_color(color)}"></i>'
 
 
 def _sources(runs: Sequence[RunLog]) -> str:

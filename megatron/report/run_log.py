@@ -27,10 +27,10 @@ class Point:
 
 @dataclass(frozen=True)
 class SetPoint:
-    """The loss of a held-out set after `iteration` steps."""
+    """The loss of a held-out set, or a task's score, after `iteration` steps."""
 
     iteration: int
-    loss: float
+    value: float
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,16 @@ class Incident:
 
 @dataclass
 class RunLog:
-    """name: for legends. settings: `texts` and `overrides` of the last start. layout: ranks by direction."""
+    """name: for legends. tasks: "task, metric" -> its scores during training. layout: ranks by direction.
+
+    settings: `texts` and `overrides` of the last start.
+    """
 
     name: str
     path: Path
     points: list[Point] = field(default_factory=list)
     sets: dict[str, list[SetPoint]] = field(default_factory=dict)
+    tasks: dict[str, list[SetPoint]] = field(default_factory=dict)
     incidents: list[Incident] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     layout: dict[str, int] = field(default_factory=dict)
@@ -141,6 +145,8 @@ def _take(run: RunLog, event: dict[str, Any]) -> None:
     elif kind in ("validation", "test"):
         name = str(event.get("set", kind))
         run.sets.setdefault(name, []).append(SetPoint(iteration, number(event.get("loss"))))
+    elif kind == "tasks":
+        _add_scores(run, iteration, event.get("scores") or {})
     elif kind == "save":
         run.saves += 1
         run.save_seconds += number(event.get("waited", event.get("seconds", 0.0)))
@@ -168,11 +174,21 @@ def _take_back(run: RunLog, iteration: int, reached: Any) -> None:
     last = run.points[-1].iteration if run.points else iteration
     run.repeated += max(0, (reached if isinstance(reached, int) else last) - iteration)
     run.points = [point for point in run.points if point.iteration <= iteration]
-    run.sets = {
-        name: kept
-        for name, points in run.sets.items()
-        if (kept := [point for point in points if point.iteration <= iteration])
-    }
+    run.sets, run.tasks = _up_to(iteration, run.sets), _up_to(iteration, run.tasks)
+
+
+def _up_to(iteration: int, curves: dict[str, list[SetPoint]]) -> dict[str, list[SetPoint]]:
+    cut = {name: [point for point in points if point.iteration <= iteration] for name, points in curves.items()}
+    return {name: points for name, points in cut.items() if points}
+
+
+def _add_scores(run: RunLog, iteration: int, scores: dict[str, dict[str, Any]]) -> None:
+    """lm_eval writes `metric,filter` beside `metric_stderr,filter`."""
+    for task, metrics in scores.items():
+        for key, value in metrics.items():
+            metric = key.partition(",")[0]
+            if "," in key and not metric.endswith("_stderr") and math.isfinite(number(value)):
+                run.tasks.setdefault(f"{task}, {metric}", []).append(SetPoint(iteration, number(value)))
 
 
 def _add_step(run: RunLog, event: dict[str, Any]) -> None:

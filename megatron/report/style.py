@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 
-STYLE = """
-:root { --ink: #1c2430; --faint: #68727f; --line: #dfe3e8; --back: #ffffff; --card: #f7f8fa; --accent: #0072b2; }
+from megatron.report.chart import COLORS, ON_DARK
+
+_RULES = """
+:root { --ink: #1c2430; --faint: #68727f; --line: #dfe3e8; --back: #ffffff; --card: #f7f8fa; --accent: #0072b2;
+  --good: #00875a; --bad: #c62828; LIGHT }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ee; --faint: #98a2b0; --line: #3a424d; --back: #14181d; --card: #1c2229; --accent: #56b4e9; }
+  :root { --ink: #e6e9ee; --faint: #98a2b0; --line: #3a424d; --back: #14181d; --card: #1c2229; --accent: #56b4e9;
+    --good: #4cc38a; --bad: #ff7b72; DARK }
 }
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--ink); background: var(--back); font: 15px/1.45 system-ui, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 24px 20px 40px; }
 h1 { font-size: 24px; margin: 0 0 16px; overflow-wrap: anywhere; }
+h3 { font-size: 15px; margin: 18px 0 4px; }
 h2 { font-size: 18px; margin: 30px 0 10px; }
 figure { margin: 0; padding: 12px 14px; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 figcaption { font-weight: 600; margin-bottom: 6px; }
@@ -27,18 +32,35 @@ td { white-space: nowrap; }
 .wide td { white-space: normal; overflow-wrap: anywhere; }
 .wide td:first-child, .wide td:nth-child(2) { white-space: nowrap; }
 td i, th i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; }
+details { margin: 8px 0; }
+summary { cursor: pointer; padding: 4px 0; }
+summary i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; }
 code { font-size: 13px; }
 small, .note, .faint, footer { color: var(--faint); font-size: 13px; }
 footer { margin-top: 34px; overflow-wrap: anywhere; }
-.good { color: #00875a; }
-.bad { color: #c62828; font-weight: 600; }
+.good { color: var(--good); }
+.bad { color: var(--bad); font-weight: 600; }
 .tabs input { position: absolute; opacity: 0; }
 .tabs label { display: inline-block; padding: 5px 14px; margin: 0 6px 10px 0; border: 1px solid var(--line);
   border-radius: 16px; cursor: pointer; }
 .tabs input:checked + label { background: var(--accent); border-color: var(--accent); color: var(--back); }
 .tabs input:focus-visible + label { outline: 2px solid var(--accent); outline-offset: 2px; }
 .panel { display: none; }
+.on-narrow { display: none; }
+@media screen and (max-width: 720px) { .on-wide { display: none; } .on-narrow { display: block; } }
 """
+
+
+def run_color(number: int) -> str:
+    """The colour of a run in CSS: one on light paper, a brighter one on a dark screen."""
+    return f"var(--run-{number % len(COLORS)})"
+
+
+def _run_colors(colors: Sequence[str]) -> str:
+    return " ".join(f"--run-{number}: {color};" for number, color in enumerate(colors))
+
+
+STYLE = _RULES.replace("LIGHT", _run_colors(COLORS)).replace("DARK", _run_colors(ON_DARK))
 
 
 def tab_style(names: Sequence[str]) -> str:

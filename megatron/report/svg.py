@@ -3,7 +3,8 @@
 import math
 from html import escape
 
-from megatron.report.chart import COLORS, Chart, Line, Mark, short, ticks
+from megatron.report.chart import Chart, Line, Mark, short, ticks
+from megatron.report.style import run_color
 
 # (width, height) in SVG units, which are about the pixels of the page: text keeps one size on it.
 _WIDE, _NARROW = (1120, 420), (560, 290)
@@ -25,12 +26,15 @@ class _Frame:
         return self.height - _BOTTOM - (value - self.low) / (self.high - self.low) * (self.height - _TOP - _BOTTOM)
 
 
-def svg(chart: Chart) -> str:
-    """The chart as one <svg> element, with its title for screen readers and a tooltip on each mark and dot."""
+def svg(chart: Chart, name: str = "") -> str:
+    """The chart as one <svg> element, with its title for screen readers and a tooltip on each mark and dot.
+
+    name: of this picture, where the page holds several of one chart. Colours are the page's (`style.py`).
+    """
     frame = _Frame(chart)
     legend, rows = _legend(chart, frame)
     height = frame.height + rows * _LEGEND_ROW
-    clip = f"clip-{chart.name}"
+    clip = f"clip-{name or chart.name}"
     room = 6  # so that dots on the left and right edge are whole
     width, depth = frame.width - _LEFT - _RIGHT + 2 * room, frame.height - _TOP - _BOTTOM
     inside = f'x="{_LEFT - room}" y="{_TOP}" width="{width}" height="{depth}"'
@@ -74,10 +78,10 @@ def _step(values: list[float]) -> float:
 
 
 def _line(line: Line, frame: _Frame) -> str:
-    color = COLORS[line.color % len(COLORS)]
+    color = run_color(line.color)
     points = [(frame.x(x), frame.y(y), x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     dots = "".join(
-        f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{color}">'
+        f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" style="fill:{color}">'
         f"<title>{escape(line.name)}: {y:.4g} at {short(x)}</title></circle>"
         for px, py, x, y in points
         if line.style in ("dots", "dashed") or len(points) == 1
@@ -89,19 +93,21 @@ def _line(line: Line, frame: _Frame) -> str:
         "dashed": 'stroke-width="1.4" stroke-dasharray="6 4"',
     }[line.style]
     path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _, _ in points)
-    return f'<polyline fill="none" stroke="{color}" stroke-linejoin="round" {style} points="{path}"/>{dots}'
+    return f'<polyline fill="none" style="stroke:{color}" stroke-linejoin="round" {style} points="{path}"/>{dots}'
 
 
 def _mark(mark: Mark, frame: _Frame) -> str:
-    x, color = frame.x(mark.x), "#c00000" if mark.bad else COLORS[mark.color % len(COLORS)]
+    x, color = frame.x(mark.x), "var(--bad)" if mark.bad else run_color(mark.color)
     dash = "" if mark.bad else ' stroke-dasharray="5 4"'
     sign = (
-        f'<path d="M{x - 6:.1f},{_TOP} L{x + 6:.1f},{_TOP} L{x:.1f},{_TOP + 10} Z" fill="{color}"/>' if mark.bad else ""
+        f'<path d="M{x - 6:.1f},{_TOP} L{x + 6:.1f},{_TOP} L{x:.1f},{_TOP + 10} Z" style="fill:{color}"/>'
+        if mark.bad
+        else ""
     )
     bottom = frame.height - _BOTTOM
     return (
         f'<g><title>{escape(mark.text)}</title><line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"'
-        f' stroke="{color}" stroke-width="1.2"{dash} stroke-opacity="0.7"/>{sign}</g>'
+        f' style="stroke:{color}" stroke-width="1.2"{dash} stroke-opacity="0.7"/>{sign}</g>'
     )
 
 
@@ -109,16 +115,19 @@ def _legend(chart: Chart, frame: _Frame) -> tuple[list[str], int]:
     """Names below the axis, as many to a row as fit."""
     parts: list[str] = []
     x, row = _LEFT, 0
-    for line in (line for line in chart.lines if line.name):
+    named = [line for line in chart.lines if line.name]
+    for line in named if len(named) > 1 else ():
         width = 52 + int(7.2 * len(line.name))
         if x + width > frame.width - _RIGHT and x > _LEFT:
             x, row = _LEFT, row + 1
         y = frame.height + 8 + row * _LEGEND_ROW
-        color = COLORS[line.color % len(COLORS)]
+        color = run_color(line.color)
         dash = {"dots": ' stroke-dasharray="2 4"', "dashed": ' stroke-dasharray="6 4"'}.get(line.style, "")
-        parts.append(f'<line x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="2.5"{dash}/>')
+        parts.append(
+            f'<line x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}" style="stroke:{color}" stroke-width="2.5"{dash}/>'
+        )
         if line.style in ("dots", "dashed"):
-            parts.append(f'<circle cx="{x + 12}" cy="{y}" r="3.5" fill="{color}"/>')
+            parts.append(f'<circle cx="{x + 12}" cy="{y}" r="3.5" style="fill:{color}"/>')
         parts.append(f'<text x="{x + 30}" y="{y + 4}">{escape(line.name)}</text>')
         x += width
     return parts, row + 1 if parts else 0

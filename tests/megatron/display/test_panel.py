@@ -81,7 +81,7 @@ def test_faults_restarts_and_resumes() -> None:
     state.take({"kind": "resume", "iteration": 10, "layout": {"pipeline": 2}, "train_iters": 40})
     assert state.losses[-1] == (10, 4.0) and not state.bad
     text = drawn(state, 80)
-    assert "resumed at step 10 · 1 restarts" in text and "10 / 40" in text and "training" in text
+    assert "resumed at step 10 · 1 restart" in text and "10 / 40" in text and "training" in text
     state.take({"kind": "exit", "code": 75, "cause": "stopped"})
     assert state.phase == "stopped on request" and not state.bad
 

@@ -7,7 +7,7 @@ import pytest
 
 from megatron.errors import DataError, SettingsError
 from megatron.monitor.events import EventLog
-from megatron.monitor.plot import plot_losses, read_curve, smooth
+from megatron.monitor.plot import plot_losses, read_curve, smooth, smooth_both_ways
 
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
@@ -66,3 +66,11 @@ def test_nothing_to_draw_or_nowhere_to_put_it(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r.jsonl", steps=2)
     with pytest.raises(SettingsError, match="cannot write the picture"):
         plot_losses([run], run / "x.png")
+
+
+def test_smoothing_both_ways_does_not_lag() -> None:
+    """Of a straight fall the forward mean is always late; both ways the middle stays where it is."""
+    course = [100.0 - step for step in range(101)]
+    assert smooth(course, 0.9)[50] > course[50] + 5
+    assert smooth_both_ways(course, 0.9)[50] == pytest.approx(course[50], abs=0.1)
+    assert smooth_both_ways([3.0, 4.0], 0.0) == [3.0, 4.0]

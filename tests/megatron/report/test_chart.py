@@ -29,7 +29,15 @@ def test_ticks_of_layers_are_whole() -> None:
 
 @pytest.mark.parametrize(
     ("value", "step", "text"),
-    [(0.25, 0.05, "0.25"), (1500, 0, "1.5k"), (3e8, 0, "300M"), (2e18, 0, "2e+18"), (0, 0, "0"), (2.0, 0.5, "2.0")],
+    [
+        (0.25, 0.05, "0.25"),
+        (1500, 0, "1.5k"),
+        (3e8, 0, "300M"),
+        (2e18, 0, "2e+18"),
+        (0, 0, "0"),
+        (2.0, 0.5, "2.0"),
+        (0.0015, 5e-4, "1.5e-3"),
+    ],
 )
 def test_short_numbers(value: float, step: float, text: str) -> None:
     assert short(value, step) == text

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from megatron.errors import DataError
-from megatron.report.charts import detail_charts, layer_charts, loss_axes, loss_chart, loss_is_cut
+from megatron.report.charts import detail_charts, layer_charts, loss_axes, loss_chart, loss_is_cut, task_charts
 from megatron.report.command import main
 from megatron.report.page import page
 from megatron.report.run_log import read_runs
+from megatron.report.same_loss import same_loss
 from megatron.report.scores import read_scores
 from megatron.report.settings_diff import differences
 from tests.megatron.report.runs import short_run, start, step, write_run
@@ -100,6 +101,38 @@ def test_what_no_log_holds_is_not_drawn(tmp_path: Path) -> None:
     assert {"mfu", "tflops"}.isdisjoint(chart.name for chart in detail_charts(runs))
 
 
+def test_scores_during_training_are_drawn_and_taken_back(tmp_path: Path) -> None:
+    def tasks(iteration: int, score: float) -> dict[str, object]:
+        scores = {"arc": {"acc,none": score, "acc_stderr,none": 0.01, "alias": "arc"}}
+        return {"time": 1.0, "kind": "tasks", "iteration": iteration, "scores": scores}
+
+    lost = [start(), step(2), tasks(2, 0.25), step(4), tasks(4, 0.75)]
+    runs = read_runs([write_run(tmp_path, *lost, start(2), step(4), tasks(4, 0.5))])
+    (chart,) = task_charts(runs)
+    assert chart.title == "arc, acc" and (chart.lines[0].x, chart.lines[0].y) == ((2.0, 4.0), (0.25, 0.5))
+    assert "arc, acc" in page(runs)
+
+
+def test_what_the_same_loss_cost(tmp_path: Path) -> None:
+    """Twice the fall per step: half the steps, tokens and FLOPs. Too few reports are not compared."""
+    slow = write_run(tmp_path / "slow", start(), *(step(n, loss=5 - 0.01 * n) for n in range(1, 41)))
+    fast = write_run(tmp_path / "fast", start(), *(step(n, loss=5 - 0.02 * n, tflops=0.5) for n in range(1, 41)))
+    runs = read_runs([slow, fast])
+    found = same_loss(runs)
+    assert found is not None and 4.6 <= found.loss < 4.63
+    ends, middle = found.points
+    assert ends.iteration in (39, 40) and middle.iteration in (19, 20, 21)
+    text = page(runs)
+    assert f"What a training loss of {found.loss:.4f} cost" in text
+    assert f"{100 * middle.flops / ends.flops:.0f}%" in text if ends.flops and middle.flops else False
+    assert same_loss(runs[:1]) is None and same_loss(read_runs(two_runs(tmp_path))) is None
+
+
+def test_all_settings_stand_folded_in_the_page(tmp_path: Path) -> None:
+    text = page(read_runs([short_run(tmp_path / "run", "optimizer.params.lr=0.002")]))
+    assert "Settings of run" in text and "<code>optimizer.params.lr</code></td><td><code>0.002</code>" in text
+
+
 def test_scores_of_eval_and_of_lm_eval(tmp_path: Path) -> None:
     folder = short_run(tmp_path / "run")
     lines = [
@@ -171,4 +204,4 @@ def test_a_real_browser_shows_the_page(tmp_path: Path) -> None:
     done = subprocess.run(common, capture_output=True, text=True, timeout=600)
     seen = re.search(r'data-seen="([^"]*)"', done.stdout)
     assert seen, done.stderr[-2000:]
-    assert seen[1].split() == ["block,none,none,none", "none,none,block,none", "0", "true", "12"], seen[1]
+    assert seen[1].split() == ["block,none,none,none", "none,none,block,none", "0", "true", "16"], seen[1]
