@@ -38,16 +38,42 @@ def data(site: Site, everyone: Everyone) -> Result:
     return answers.judged("data", found, "python tools/datasets/dataset_token_count.py PREFIX looks at one closely.")
 
 
-def save_folder(site: Site, everyone: Everyone) -> Result:
-    """`save` can be written, has room, and holds no other run."""
+def tokenizer(site: Site, everyone: Everyone) -> tuple[Result, int | None]:
+    """It opens on the first host and made the data; its number of words. (The data check has compared its files.)"""
+    args, first = site.args, site.first
+    if first in everyone.gone:
+        return skipped("tokenizer", f"{first} does not answer"), None
+    answers = everyone.ask(
+        "words",
+        20,
+        [first],
+        tokenizer_type=args.tokenizer_type,
+        vocab_file=args.vocab_file,
+        merge_file=args.merge_file,
+        prefixes=data_prefixes(args),
+    )
+
+    def found() -> Result:
+        words = answers.found[first]
+        return passed("tokenizer", f"{args.tokenizer_type}, {words['size']:,} words, documents end with {words['eod']}")
+
+    return answers.judged("tokenizer", found), answers.found[first]["size"] if first in answers.found else None
+
+
+def save_folder(site: Site, everyone: Everyone, words: int | None) -> Result:
+    """`save` can be written, has room, and holds no other run. words: the tokenizer's; None: nobody knows."""
     save = site.args.save
     if save is None:
         return skipped("save", "save is not set: the run keeps nothing")
     answers = everyone.ask("folder", 5, path=save, load=site.args.load, auto_resume=site.args.auto_resume)
-    return answers.judged("save", lambda: _judge_save(site, save, answers.found), "Choose another: --set save=FOLDER.")
+
+    def judged() -> Result:
+        return _judge_save(site, save, answers.found, words)
+
+    return answers.judged("save", judged, "Choose another: --set save=FOLDER.")
 
 
-def _judge_save(site: Site, save: str, found: Mapping[str, Any]) -> Result:
+def _judge_save(site: Site, save: str, found: Mapping[str, Any], words: int | None) -> Result:
     closed = {host: f"{one['existing']} cannot be written" for host, one in found.items() if not one["writable"]}
     if closed:
         return failed("save", by_host(closed), "Change its permissions, or choose --set save=FOLDER.", _CHECKPOINT)
@@ -59,16 +85,17 @@ def _judge_save(site: Site, save: str, found: Mapping[str, Any]) -> Result:
             f"Continue it with --set load={save}, or choose another folder with --set save=FOLDER.",
             _CHECKPOINT,
         )
-    room = room_of(site.args)
-    free = {host: one["free"] for host, one in found.items()}
-    least = min(free.values())
-    words = f"{counted(room.count, 'checkpoint')} of {bytes_text(room.one)}; {bytes_text(least)} free in {save}"
+    least = min(one["free"] for one in found.values())
+    if words is None:
+        return passed("save", f"{bytes_text(least)} free in {save}; what is needed depends on the tokenizer")
+    room = room_of(site.args, words)
+    text = f"{counted(room.count, 'checkpoint')} of {bytes_text(room.one)}; {bytes_text(least)} free in {save}"
     advice = "Free some, choose --set save=FOLDER, or keep fewer with keep_last_n_checkpoints."
     if least < room.one:
-        return failed("save", words, advice, _CHECKPOINT)
+        return failed("save", text, advice, _CHECKPOINT)
     if least < room.needed:
-        return warned("save", f"{words}: the disk is full after {int(least // room.one)}", advice)
-    return passed("save", words)
+        return warned("save", f"{text}: the disk is full after {int(least // room.one)}", advice)
+    return passed("save", text)
 
 
 def shared(site: Site, everyone: Everyone) -> Result:

@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from megatron.preflight.check_ranks import COLLECTIVE, STEP, rank_checks
 from megatron.preflight.everyone import Everyone
 from megatron.preflight.result import Result, exit_code, failed, passed, skipped
 from megatron.preflight.site import Site
-from megatron.preflight.smaller import means_of, trial_of
+from megatron.preflight.smaller import Trial, means_of, trial_of
 from megatron.preflight.text import Table, as_json, closing_line, counted
 
-_LIMIT = 55.0
+_LIMIT = 50.0
 _FOR_RANKS = 0.25  # of the time, at least; with less left they are not started
 _FOR_STEP = 0.4  # of the ranks' time; starting them takes the rest
 _NEEDED_BY_RANKS = ("hosts", "versions", "code", "slots", "port", "network")
@@ -71,13 +72,12 @@ def main(argv: Sequence[str]) -> int:
 def checks(site: Site, limit: float, start_ranks: bool = True) -> Iterator[Result]:
     """All checks in the order in which one mends what they find; they end within about `limit` seconds."""
     start = time.monotonic()
-    seen: list[Result] = []
-    machines: dict[str, Any] = {}
+    seen, broken = _Seen(), []
     with site.probes(limit) as everyone:
-        for result in _looks(site, everyone, machines):
-            seen.append(result)
+        for result in _looks(site, everyone, seen):
+            if result.state == "fail":
+                broken.append(result.name)
             yield everyone.note_missing(result)
-    broken = [result.name for result in seen if result.state == "fail"]
     in_the_way = [name for name in broken if name in _NEEDED_BY_RANKS or everyone.gone]
     left = limit - (time.monotonic() - start)
     if in_the_way or not start_ranks or left < _FOR_RANKS * limit:
@@ -85,24 +85,40 @@ def checks(site: Site, limit: float, start_ranks: bool = True) -> Iterator[Resul
         reason = f"first mend {', '.join(in_the_way)}" if in_the_way else took if start_ranks else "--no-ranks"
         yield from (skipped(COLLECTIVE, reason), skipped(STEP, reason))
         return
-    means = means_of(machines, site.hosts.slots, _FOR_STEP * left)
-    yield from rank_checks(site, "first mend data" if "data" in broken else trial_of(site.args, means), left)
+    yield from rank_checks(site, _trial(site, seen, broken, _FOR_STEP * left), left)
 
 
-def _looks(site: Site, everyone: Everyone, machines: dict[str, Any]) -> Iterator[Result]:
-    """What the probes find out. machines: filled with what each host says of itself."""
+@dataclass
+class _Seen:
+    """What later checks need of earlier ones. machines: what each host says of itself; words: of the tokenizer."""
+
+    machines: dict[str, Any] = field(default_factory=dict)
+    words: int | None = None
+
+
+def _trial(site: Site, seen: _Seen, broken: Sequence[str], seconds: float) -> Trial | str:
+    unready = [name for name in ("data", "tokenizer") if name in broken]
+    if unready or seen.words is None:
+        return f"first mend {', '.join(unready)}"
+    return trial_of(site.args, means_of(seen.machines, site.hosts.slots, seconds), seen.words)
+
+
+def _looks(site: Site, everyone: Everyone, seen: _Seen) -> Iterator[Result]:
+    """What the probes find out."""
     yield _settings(site)
     begun = site.begin(everyone, 20)
     yield check_hosts.reached(site, begun)
     yield check_hosts.clocks(everyone)
     answers = everyone.ask("machine", 15)
-    machines.update(answers.found)
+    seen.machines.update(answers.found)
     yield from check_hosts.machine_results(site, answers)
     port, meeting = check_network.port(site, everyone, begun.found)
     yield port
     yield check_network.network(site, everyone, meeting)
     yield check_files.data(site, everyone)
-    yield check_files.save_folder(site, everyone)
+    tokenizer, seen.words = check_files.tokenizer(site, everyone)
+    yield tokenizer
+    yield check_files.save_folder(site, everyone, seen.words)
     yield check_files.shared(site, everyone)
     yield check_files.checkpoint(site, everyone)
 

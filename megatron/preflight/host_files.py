@@ -9,7 +9,9 @@ from megatron.checkpointing.manifest import check_manifest
 from megatron.checkpointing.space import free_bytes
 from megatron.data.fingerprint import file_fingerprint
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.tokenizer_record import check_record
 from megatron.errors import CheckpointError, DataError
+from megatron.tokenizer.tokenizer import build_tokenizer
 
 
 def data(prefixes: list[str], files: list[str]) -> dict[str, Any]:
@@ -27,6 +29,14 @@ def data(prefixes: list[str], files: list[str]) -> dict[str, Any]:
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error.strerror}.") from None
     return {"tokens": tokens, "bytes": size, "files": found}
+
+
+def words(tokenizer_type: str, vocab_file: str | None, merge_file: str | None, prefixes: list[str]) -> dict[str, Any]:
+    """The tokenizer's size and end-of-document id. DataError where it is damaged, or a data set is not made with it."""
+    tokenizer = build_tokenizer(tokenizer_type, vocab_file, merge_file)
+    for prefix in prefixes:
+        check_record(prefix, tokenizer)
+    return {"size": tokenizer.vocab_size, "eod": tokenizer.eod}
 
 
 def folder(path: str, load: str | None = None, auto_resume: bool = False) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def _questions() -> dict[str, Callable[..., Any]]:
         "listen": host_network.listen,
         "connect": host_network.connect,
         "data": host_files.data,
+        "words": host_files.words,
         "folder": host_files.folder,
         "leave": host_files.leave_token,
         "look": host_files.sees_token,

@@ -1,10 +1,12 @@
 """What is looked at: a run's settings, its hosts, and the probes on them."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from megatron.errors import SettingsError
 from megatron.launcher.command_line import DeepyCommand
 from megatron.launcher.connections import shell_command, ssh_command
 from megatron.launcher.environment import forwarded_variables, python_path
@@ -31,7 +33,11 @@ class Site:
     def of(cls, command: DeepyCommand) -> "Site":
         """Raises SettingsError where the settings or the hostfile are wrong."""
         args, hosts = settings_and_hosts(command)
-        return cls(command, args, hosts, needs_other_hosts(hosts, args.force_multi))
+        several = needs_other_hosts(hosts, args.force_multi)
+        for program in _programs(args.launcher) if several else ():
+            if shutil.which(program) is None:
+                raise SettingsError(f"launcher {args.launcher!r} needs the program {program!r}, which is not on PATH.")
+        return cls(command, args, hosts, several)
 
     @property
     def first(self) -> str:
@@ -67,3 +73,8 @@ class Site:
                 shell_command(PROBE),
             ]
         return ssh_command(host, os.environ, PROBE)
+
+
+def _programs(launcher: str) -> tuple[str, ...]:
+    """Of those that the checks use; the launcher itself looks for its own."""
+    return ("srun",) if launcher == "slurm" else ("ssh",)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.planning.memory import checkpoint_bytes
-from megatron.planning.model import Model, vocabulary_of
+from megatron.planning.model import Model
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,9 @@ class Room:
         return self.one * self.count
 
 
-def room_of(args: NeoXArgs) -> Room:
-    """What the folder `save` will have to hold."""
-    rows, _ = vocabulary_of(args, None)
-    return Room(checkpoint_bytes(Model(args, rows)), _count(args))
+def room_of(args: NeoXArgs, words: int) -> Room:
+    """What the folder `save` will have to hold. words: of the tokenizer."""
+    return Room(checkpoint_bytes(Model(args, words)), _count(args))
 
 
 def _count(args: NeoXArgs) -> int:

@@ -12,7 +12,7 @@ from megatron.neox_arguments.load import arguments_from_texts
 from megatron.planning.cost import step_flops
 from megatron.planning.layouts import choice_of
 from megatron.planning.memory import memory_of
-from megatron.planning.model import Model, vocabulary_of
+from megatron.planning.model import Model
 from megatron.preflight.text import bytes_text
 
 _USABLE = 0.9
@@ -52,16 +52,15 @@ def means_of(machines: Mapping[str, Any], slots: Mapping[str, tuple[int, ...]], 
     return Means(min(memory), min(speed), seconds)
 
 
-def trial_of(args: NeoXArgs, means: Means) -> Trial | str:
-    """The most that `means` allow; where not even the least does, why."""
+def trial_of(args: NeoXArgs, means: Means, words: int) -> Trial | str:
+    """The most that `means` allow; where not even the least does, why. words: of the tokenizer."""
     why = "no smaller model of these settings is legal"
     for trial in _trials(args):
         try:
             tried = arguments_from_texts(args.texts, [*args.overrides, *trial.overrides], args.derived.world_size)
         except SettingsError:  # a rule of the settings that the smaller size breaks
             continue
-        rows, _ = vocabulary_of(tried, None)
-        model = Model(tried, rows)
+        model = Model(tried, words)
         needed, seconds = _bytes(model), _seconds(model, means.speed)
         if needed <= _USABLE * means.memory and seconds <= means.seconds:
             return trial

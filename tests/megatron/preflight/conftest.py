@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from megatron.launcher.ports import free_port
 from megatron.preflight.command import main
 from tests.helpers.hosts import fake_programs, twists
 from tests.helpers.tiny_run import tiny_settings, write_settings, write_tiny_data
@@ -82,4 +83,6 @@ def cluster(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two hosts of one slot, node-a and node-b, in the hostfile `hosts`; the current folder."""
     monkeypatch.setenv("PATH", fake_programs(run_folder))
     (run_folder / "hosts").write_text("node-a slots=1\nnode-b slots=1\n")
+    with (run_folder / "tiny.yml").open("a") as file:
+        file.write(f"master_port: {free_port()}\n")  # other tests use the usual one
     return run_folder

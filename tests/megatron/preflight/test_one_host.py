@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from megatron.data.tokenizer_record import write_record
 from megatron.launcher.environment import repository_root
 from megatron.preflight import command
+from megatron.tokenizer.tokenizer import build_tokenizer
 from tests.megatron.preflight.conftest import Preflight, Twist, read_outcome
 
 
@@ -50,6 +52,20 @@ def test_a_file_that_is_cut(preflight: Preflight, monkeypatch: pytest.MonkeyPatc
     assert found.checks["data"]["found"].startswith(str(tokens)), "no host's name where there is one"
     assert str(tokens.stat().st_size) in found.checks["data"]["found"].replace(",", "")
     assert [one for (one, _) in tried] == ["first mend data"], "the collective goes on without the step"
+
+
+def test_a_tokenizer_that_is_damaged_or_another(preflight: Preflight, twist: Twist) -> None:
+    Path("tokenizer.json").write_text("{")
+    found = preflight("-o", "tokenizer_type=HFTokenizer", "-o", "vocab_file=tokenizer.json")
+    assert found.code == 3 and found.bad() == ["tokenizer"], found.text
+    assert "tokenizer.json" in found.checks["tokenizer"]["found"]
+    tokenizer = build_tokenizer("CharLevelTokenizer", None)
+    write_record("data/tiny_text_document", tokenizer, append_eod=True)
+    assert preflight().states()["tokenizer"] == "pass"
+    record = Path("data/tiny_text_document.tokenizer.json")
+    record.write_text(record.read_text().replace(tokenizer.fingerprint, "0" * 64))
+    found = preflight()
+    assert found.code == 3 and found.bad() == ["tokenizer"], found.text
 
 
 def test_a_port_that_is_taken(preflight: Preflight) -> None:

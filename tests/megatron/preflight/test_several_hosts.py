@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from megatron.launcher.ports import free_port
 from megatron.preflight import check_files
 from tests.megatron.preflight.conftest import Outcome, Preflight, Twist
 
@@ -16,12 +15,10 @@ HOSTS = ("-H", "hosts")
 
 @pytest.mark.slow
 def test_everything_passes(preflight: Preflight, cluster: Path) -> None:
-    port = free_port()
-    words = (*HOSTS, "--set", "pipe_parallel_size=2", "-o", f"master_port={port}", "--limit", "300")
-    found = preflight(*words, ranks=True)
+    found = preflight(*HOSTS, "--set", "pipe_parallel_size=2", "--limit", "300", ranks=True)
     assert found.code == 0, found.text
     assert "2 answer over ssh" in found.checks["hosts"]["found"]
-    assert f":{port} on node-a is reached from 1 host" in found.checks["network"]["found"]
+    assert " on node-a is reached from 1 host" in found.checks["network"]["found"]
     assert "alike on 2 hosts" in found.checks["data"]["found"]
     assert found.checks["shared"]["found"] == "save run: one folder\ndata data: one folder"
     assert "2 ranks" in found.checks["collective"]["found"]
@@ -107,11 +104,12 @@ def test_folders_that_are_not_shared(
 def test_no_way_to_the_first_host(preflight: Preflight, cluster: Path, twist: Twist) -> None:
     blocked = "import socket\ndef blocked(*_, **__):\n    raise TimeoutError('timed out')\n"
     twist("node-b", blocked + "socket.create_connection = blocked")
-    found = preflight(*HOSTS, "-o", f"master_port={free_port()}")
+    found = preflight(*HOSTS)
     assert found.code == 2
     _only(found, "network", "node-a", "timed out")
 
 
+@pytest.mark.slow
 def test_a_host_that_hangs(preflight: Preflight, cluster: Path, twist: Twist) -> None:
     pid = cluster / "pid"
     hang = f"import os, time\ndef hang(*_):\n    open('{pid}', 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
@@ -126,6 +124,12 @@ def test_a_host_that_hangs(preflight: Preflight, cluster: Path, twist: Twist) ->
     while process.exists():
         assert time.monotonic() < deadline, "the probe that hung is still there"
         time.sleep(0.05)
+
+
+def test_no_ssh(preflight: Preflight, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = preflight(*HOSTS)
+    assert found.code == 2 and "'ssh', which is not on PATH" in found.checks["settings"]["found"]
 
 
 def test_too_few_accelerators(

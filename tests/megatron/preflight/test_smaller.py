@@ -9,10 +9,11 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import arguments_from_texts
 from megatron.planning.layouts import choice_of
 from megatron.planning.memory import memory_of
-from megatron.planning.model import Model, vocabulary_of
+from megatron.planning.model import Model
 from megatron.preflight.smaller import Means, Trial, means_of, trial_of
 from tests.helpers.tiny_run import tiny_settings
 
+WORDS = 257
 PLENTY = Means(memory=1e12, speed=1e15, seconds=100.0)
 
 
@@ -22,7 +23,7 @@ def _args(world: int = 4, **changes: Any) -> NeoXArgs:
 
 
 def test_one_text_where_a_micro_batch_is_too_slow() -> None:
-    trial = trial_of(_args(1, train_batch_size=1024, train_micro_batch_size_per_gpu=32), Means(1e12, 1e9, 3.0))
+    trial = trial_of(_args(1, train_batch_size=1024, train_micro_batch_size_per_gpu=32), Means(1e12, 1e9, 3.0), WORDS)
     assert isinstance(trial, Trial) and trial.words == "the real model, 1 of the batch of 1024"
 
 
@@ -31,13 +32,13 @@ def _tried(args: NeoXArgs, trial: Trial) -> NeoXArgs:
 
 
 def test_the_real_step_where_it_fits() -> None:
-    assert trial_of(_args(), PLENTY) == Trial((), "the real model, the whole batch of 4")
+    assert trial_of(_args(), PLENTY, WORDS) == Trial((), "the real model, the whole batch of 4")
 
 
 @pytest.mark.parametrize("ramp", [None, [4, 4, 64]])
 def test_less_of_the_batch_where_time_is_short(ramp: list[int] | None) -> None:
     args = _args(2, train_batch_size=1024, rampup_batch_size=ramp, pipe_parallel_size=2)
-    trial = trial_of(args, Means(1e12, 1e9, 3.0))
+    trial = trial_of(args, Means(1e12, 1e9, 3.0), WORDS)
     assert isinstance(trial, Trial) and trial.words.startswith("the real model, 1 of the batch of 1024")
     tried = _tried(args, trial)
     assert (tried.derived.train_batch_size, tried.num_layers) == (1, 8)
@@ -46,9 +47,8 @@ def test_less_of_the_batch_where_time_is_short(ramp: list[int] | None) -> None:
 @pytest.mark.parametrize("kinds", [None, [[["global"], 2], [["global", "global"], 3]]])
 def test_the_first_layers_where_memory_is_short(kinds: list[object] | None) -> None:
     args = _args(pipe_parallel_size=2, hidden_size=512, attention_config=kinds, train_batch_size=16)
-    rows, _ = vocabulary_of(args, None)
-    needed = max(one.total - one.buffers for one in memory_of(Model(args, rows), choice_of(args)))
-    trial = trial_of(args, Means(needed, 1e15, 100.0))
+    needed = max(one.total - one.buffers for one in memory_of(Model(args, WORDS), choice_of(args)))
+    trial = trial_of(args, Means(needed, 1e15, 100.0), WORDS)
     assert isinstance(trial, Trial) and trial.words.startswith("2 of 8 layers, 2 of the batch of 16")
     tried = _tried(args, trial)
     assert tried.derived.windows == args.derived.windows[:2] and tried.derived.pp_size == 2
@@ -56,7 +56,7 @@ def test_the_first_layers_where_memory_is_short(kinds: list[object] | None) -> N
         (Means(900.0, 1e15, 100.0), "there are 900 bytes"),
         (Means(2**40, 1e15, 0.0), "1.00 TiB and 0 s"),
     ):
-        refusal = trial_of(args, means)
+        refusal = trial_of(args, means, WORDS)
         assert isinstance(refusal, str) and "2 of 8 layers" in refusal and there in refusal
 
 
