@@ -15,10 +15,16 @@ class Tags:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
 
+    def start(self) -> None:
+        pass
+
+    def rewind(self, iteration: int) -> None:
+        pass
+
     def scalars(self, values: dict[str, float], iteration: int) -> None:
         self.values |= {f"{tag} at {iteration}": value for tag, value in values.items()}
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         pass
 
 
