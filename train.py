@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 
 from megatron.launcher.entry import run_main
 
@@ -15,6 +16,7 @@ def main() -> None:
     os.environ.update(scheduler_rank_variables(os.environ))
     os.environ.update(accelerator_variables(os.environ, visible_accelerators()))
     args = arguments_from_command_line(sys.argv[1:], int(os.environ.get("WORLD_SIZE", "1")))
+    from megatron.display.attach import display_of
     from megatron.training.pretrain import pretrain
 
     score_tasks = None
@@ -22,7 +24,9 @@ def main() -> None:
         from megatron.evaluation.during_training import scoring_of_tasks
 
         score_tasks = scoring_of_tasks(args)
-    pretrain(args, score_tasks)
+    alone = "RANK" not in os.environ  # else whoever started the ranks has the terminal
+    with display_of(args) if alone else nullcontext():
+        pretrain(args, score_tasks)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 VARIABLE = "MEGATRON_DISPLAY"
-MARK = "\x1e"  # ASCII's record separator
+MARK = "\x02"  # ASCII's start of text; str.splitlines() would cut at a record separator
 # A pipe keeps lines of several processes apart up to 4096 bytes.
 _LONGEST = 4000
 _LONGEST_TEXT = 600

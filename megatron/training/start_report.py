@@ -3,6 +3,7 @@
 import os
 import socket
 
+from megatron.launcher.display_lines import display_is_on
 from megatron.neox_arguments.show import notes
 from megatron.training.run import Run
 
@@ -14,6 +15,8 @@ def say_what_runs(run: Run) -> None:
         say(note)
     if derived.precision == "fp16" and run.engine.device.type == "cpu":
         run.reporter.warn("fp16 on a CPU is computed without hardware for it: slower than fp32, good for tests only.")
+    if args.display == "live" and not display_is_on():
+        say("display: live needs deepy.py, or a single process: plain lines here; `deepy.py watch` shows the panel.")
     if args.eval_tasks and args.eval_tasks_interval is None:
         say(f"eval_tasks {', '.join(args.eval_tasks)}: run by eval.py, and here with eval_tasks_interval.")
     context = f"{derived.cp_size} context x " if derived.cp_size > 1 else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron.launcher.display_lines import MARK
 from tests.helpers.tiny_run import tiny_settings, write_settings, write_tiny_data
 from tests.megatron.display.terminal import Terminal
 
@@ -34,7 +35,7 @@ def test_two_ranks_on_a_terminal(tmp_path: Path) -> None:
     text = terminal.text()
     assert "tokens/s" in text and "grad norm" in text and "held out" in text
     assert not re.search(r"grad norm +tokens/s", text), "the titles of plain step lines"
-    assert "/5000     " not in text and "\x1e" not in text
+    assert "/5000     " not in text and MARK not in text
     assert "SIGINT passed on to 2 ranks" in text and "exit code 75" in text
     assert f"Saved {save}" in re.sub(r"\s+", "", text).replace("Saved", "Saved ")
     assert "\x1b[?25l" not in text, "the cursor stays visible, so nobody has to bring it back"

@@ -11,6 +11,7 @@ import pytest
 
 from megatron.display.choose import wants_live
 from megatron.errors import SettingsError
+from megatron.launcher.display_lines import MARK
 from tests.megatron.display.terminal import Terminal
 
 # A launcher in small: what its child prints, errors too, goes through the display.
@@ -60,7 +61,7 @@ def screen_of(terminal: Terminal, columns: int = 100, rows: int = 30) -> list[st
 def test_lines_above_one_panel_that_stays(tmp_path: Path) -> None:
     terminal = Terminal(program(tmp_path))
     assert terminal.end() == 0, terminal.text()
-    assert "\x1e" not in terminal.text()
+    assert MARK not in terminal.text()
     shown = screen_of(terminal)
     assert shown[:2] == ["a line of the run", "to errors"] and shown[-1] == "after it"
     panel = "\n".join(shown[2:-1])
@@ -81,11 +82,14 @@ def test_a_display_that_is_killed_does_not_hold_up_the_run(tmp_path: Path) -> No
     more = f"while not os.path.exists({str(done)!r}): time.sleep(0.05)\nprint('the run goes on', flush=True)"
     terminal = Terminal(program(tmp_path, more=more))
     terminal.read_until("25.0%")
-    os.kill(_display_of(terminal.process.pid), signal.SIGKILL)
+    display = _display_of(terminal.process.pid)
+    os.kill(display, signal.SIGKILL)
+    while _is_alive(display):  # until then it may still take a line with it
+        time.sleep(0.01)
     done.touch()
     assert terminal.end() == 0
     tail = terminal.text()[-200:]
-    assert "the run goes on" in tail and "after it" in tail and "\x1e" not in tail
+    assert "the run goes on" in tail and "after it" in tail and MARK not in tail
 
 
 def test_a_stopped_terminal_does_not_hold_up_the_run(tmp_path: Path) -> None:
@@ -98,6 +102,14 @@ def test_a_stopped_terminal_does_not_hold_up_the_run(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, "the run waits for the terminal"
         time.sleep(0.05)
     assert terminal.end() == 0
+
+
+def _is_alive(process: int) -> bool:
+    """A dead one that nobody has asked for yet has no command line any more."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 def _display_of(launcher: int) -> int:
