@@ -106,7 +106,7 @@ def test_no_secret_leaves_the_environment(tmp_path: Path, score: Callable[..., N
 
     def deepy(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "deepy.py"), *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
 
     with ProcessList(list(values.values())) as watched:
         run = deepy("train.py", "a.yml")

@@ -57,7 +57,7 @@ def test_a_run_goes_on_without_a_lost_host(tmp_path: Path) -> None:
         env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     assert "(host node-b) failed: host lost" in run.stderr

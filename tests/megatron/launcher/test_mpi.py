@@ -142,7 +142,7 @@ def test_a_stop_reaches_the_ranks_as_the_signal_that_mpirun_hands_on(cluster: Pa
     assert deepy.stdout is not None
     assert {deepy.stdout.readline(), deepy.stdout.readline()} == {"ready 0\n", "ready 1\n"}
     deepy.send_signal(signal.SIGTERM)
-    assert deepy.wait(timeout=120) == 75
+    assert deepy.wait(timeout=600) == 75
 
 
 def _outcome(code: int, stop: int | None = None) -> Outcome:
