@@ -187,7 +187,8 @@ class _Host:
         self._send(number)
         if self.interrupts < 2:
             name = signal.Signals(number).name
-            self.say(f"{name} passed on to {len(self.alive)} ranks; waiting for them to save and end")
+            ranks = f"{len(self.alive)} rank{'s' * (len(self.alive) != 1)}"
+            self.say(f"{name} passed on to {ranks}; waiting for them to save and end")
         self._hurry(self.patience.after_stop)
 
     def _send(self, number: int) -> None:
