@@ -74,3 +74,53 @@ def test_missing_output_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(StepFailed):
         run_all(tmp_path, [step])
     assert "did not make" in capsys.readouterr().err
+
+
+def test_steps_together_are_judged_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source.txt"
+    source.write_text("one")
+    steps = [count_step(tmp_path, "a"), count_step(tmp_path, "b", (source,)), count_step(tmp_path, "c")]
+    StepRunner(tmp_path / "out", 1).run_together("All", steps, jobs=2)
+    source.write_text("two")
+    StepRunner(tmp_path / "out", 1).run_together("All", steps, jobs=2)
+    assert [len((tmp_path / f"{name}.txt").read_text()) for name in "abc"] == [1, 2, 1]
+    assert "[1/1] All: 3, 2 of them done before" in capsys.readouterr().out
+
+
+def test_steps_run_at_the_same_time(tmp_path: Path) -> None:
+    """Each of two waits for the file of the other."""
+    steps = []
+    for mine, other in (("a", "b"), ("b", "a")):
+        wait = f"while not os.path.exists('{tmp_path / other}'): time.sleep(0.01)"
+        code = f"import os, time\nopen('{tmp_path / mine}', 'w')\n{wait}"
+        steps.append(Step(mine, mine, f'python -c "{code}"', reads=[], makes=[tmp_path / mine]))
+    StepRunner(tmp_path / "out", 1).run_together("Both", steps, jobs=2)
+
+
+def test_one_of_several_fails_and_the_others_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Step("broken", "Broken", "python -c \"print('why'); raise SystemExit(4)\"", reads=[], makes=[])
+    steps = [count_step(tmp_path, "a"), broken]
+    with pytest.raises(StepFailed) as caught:
+        StepRunner(tmp_path / "out", 1).run_together("Both", steps, jobs=2)
+    said = capsys.readouterr()
+    assert caught.value.code == 4 and "| why" in said.err and broken.command in said.err
+    with pytest.raises(StepFailed):
+        StepRunner(tmp_path / "out", 1).run_together("Both", steps, jobs=2)
+    assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training_examples.quickstart.steps.PROGRESS_SECONDS", 0.05)
+    shown = tmp_path / "shown"
+    code = f"import os, time\nprint('half', flush=True)\nwhile not os.path.exists('{shown}'): time.sleep(0.01)"
+    step = Step("long", "Long", f'python -c "{code}"', reads=[], makes=[shown])
+    said: list[str] = []
+
+    def hear(text: str, **how: object) -> None:
+        said.append(text)
+        if "long: half" in text:
+            shown.touch()
+
+    monkeypatch.setattr("builtins.print", hear)
+    StepRunner(tmp_path / "out", 1).run_together("One", [step], jobs=1)
+    assert any("| long: half" in text for text in said)

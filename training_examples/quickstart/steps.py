@@ -11,14 +11,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 STOPPED_AFTER_SAVE = 75
 SMALL_FILE = 1 << 16
+PROGRESS_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,25 +61,65 @@ class StepRunner:
         self.number = 0
         self.seconds: dict[str, float] = {}
         self.skipped: list[str] = []
+        self._running: set[str] = set()
         self._redo = False
 
     def run(self, step: Step) -> None:
         """Do the step, or say that it is done. After a step that was done anew, all later ones are done anew."""
         self.number += 1
-        record = self.folder / "steps" / f"{step.name}.json"
-        known = _known_by(step)
-        done = _read(record)
         heading = f"[{self.number}/{self.total}] {step.title}"
-        if not self._redo and done.get("known_by") == known and all(path.exists() for path in step.makes):
-            self.seconds[step.name] = float(done["seconds"])
-            self.skipped.append(step.name)
-            print(f"{heading}: done before, in {done['seconds']:.1f} s; skipped", flush=True)
+        if not self._redo and self._is_done(step):
+            print(f"{heading}: done before, in {self.seconds[step.name]:.1f} s; skipped", flush=True)
             return
         self._redo = True
-        record.unlink(missing_ok=True)
+        print(f"\n{heading}\n  $ {_shown(step)}", flush=True)
+        self._do(step)
+        print(f"  done in {self.seconds[step.name]:.1f} s", flush=True)
+
+    def run_together(self, title: str, steps: Sequence[Step], jobs: int) -> None:
+        """Do those of the steps that are not done, `jobs` at a time; what one prints last is shown every minute.
+
+        Each step is judged alone: name what it depends on in `reads`. When one fails, those that run are still
+        finished, no other is begun, and StepFailed is raised.
+        """
+        self.number += 1
+        waiting = [step for step in steps if not self._is_done(step)]
+        done = len(steps) - len(waiting)
+        print(f"\n[{self.number}/{self.total}] {title}: {len(steps)}, {done} of them done before", flush=True)
+        if not waiting:
+            return
+        finished = threading.Event()
+        ticker = threading.Thread(target=self._tell_progress, args=(waiting, finished), daemon=True)
+        ticker.start()
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            futures = {pool.submit(self._do_quietly, step): step for step in waiting}
+            for future in as_completed(futures):
+                future.result()
+                done += 1
+                step = futures[future]
+                print(f"  {done}/{len(steps)} {step.name} in {self.seconds[step.name]:.0f} s", flush=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            finished.set()
+            ticker.join()
+
+    def _is_done(self, step: Step) -> bool:
+        done = _read(self._record(step))
+        if done.get("known_by") != _known_by(step) or not all(path.exists() for path in step.makes):
+            return False
+        self.seconds[step.name] = float(done["seconds"])
+        self.skipped.append(step.name)
+        return True
+
+    def _do_quietly(self, step: Step) -> None:
+        self._do(replace(step, shows="$."))
+
+    def _do(self, step: Step) -> None:
+        known = _known_by(step)
+        self._record(step).unlink(missing_ok=True)
         for path in step.clears:
             _remove(path)
-        print(f"\n{heading}\n  $ {_shown(step)}", flush=True)
         start = time.monotonic()
         code = self._execute(step)
         seconds = time.monotonic() - start
@@ -88,9 +131,18 @@ class StepRunner:
             print(f"The command ended well but did not make {', '.join(missing)}.", file=sys.stderr, flush=True)
             raise StepFailed(1)
         self.seconds[step.name] = seconds
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"known_by": known, "seconds": round(seconds, 2), "command": step.command}) + "\n")
-        print(f"  done in {seconds:.1f} s", flush=True)
+        text = json.dumps({"known_by": known, "seconds": round(seconds, 2), "command": step.command}) + "\n"
+        self._record(step).parent.mkdir(parents=True, exist_ok=True)
+        self._record(step).write_text(text)
+
+    def _record(self, step: Step) -> Path:
+        return self.folder / "steps" / f"{step.name}.json"
+
+    def _tell_progress(self, steps: Sequence[Step], finished: threading.Event) -> None:
+        while not finished.wait(PROGRESS_SECONDS):
+            for step in steps:
+                if step.name in self._running and (lines := self.log_of(step).read_text("utf-8").splitlines()):
+                    print(f"  | {step.name}: {lines[-1].strip()}", flush=True)
 
     def log_of(self, step: Step) -> Path:
         """Where the output of the step's last run is kept."""
@@ -99,7 +151,8 @@ class StepRunner:
     def _execute(self, step: Step) -> int:
         log = self.log_of(step)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as copy:
+        self._running.add(step.name)
+        with log.open("w", buffering=1, encoding="utf-8") as copy:
             process = subprocess.Popen(
                 shlex.split(step.command),
                 stdin=subprocess.DEVNULL,
@@ -118,6 +171,8 @@ class StepRunner:
             except KeyboardInterrupt:
                 process.wait()  # the terminal sent it the same signal; let it save and leave
                 raise
+            finally:
+                self._running.discard(step.name)
             return process.wait()
 
     def _advice(self, step: Step, code: int) -> str:
@@ -129,7 +184,7 @@ class StepRunner:
             f"{tail}\nStep {self.number}, {step.title!r}, ended with exit code {code}{wanted}.\n"
             f"Everything it printed is in {log}. Try it by hand in the virtual environment (. .venv/bin/activate):\n"
             f"  {_shown(step)}\n"
-            "Once that is mended, `make quickstart` goes on from here; finished steps are not repeated."
+            "Once that is mended, the same command goes on from here; finished steps are not repeated."
         )
 
 

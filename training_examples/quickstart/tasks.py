@@ -29,12 +29,13 @@ def main() -> int:
     parser.add_argument("--input", type=Path, default=Path("quickstart/corpus/heldout.jsonl"))
     parser.add_argument("--output", type=Path, default=Path("quickstart/tasks"))
     parser.add_argument("--questions", type=int, default=64, help="most documents per task")
+    parser.add_argument("--name", default="quickstart", help="the tasks are called NAME_choice, NAME_rolling, ...")
     arguments = parser.parse_args()
     texts = list(passages(read_texts(arguments.input)))
     names = write_local_tasks(
         arguments.output,
         texts,
-        name="quickstart",
+        name=arguments.name,
         context_words=50,
         continuation_words=12,
         questions=arguments.questions,

@@ -1,0 +1,166 @@
+"""The study of the paper's ordering: its trainings differ in attention alone, and its report says what was measured.
+
+Commands tested: python -m training_examples.paper_ordering: settings, order and report always, the whole of it with a
+short training under `make test-all`.
+"""
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from megatron.launcher.command_line import parse_command
+from megatron.model.config import model_config_from_args
+from megatron.model.gpt_model import GPTModel
+from megatron.mpu.parallel_state import TensorParallel
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.load import arguments_from_texts
+from training_examples.paper_ordering.cells import CACHES, MODELS, SIZES, TWICE, Cell, Study, cells, shape
+from training_examples.paper_ordering.corpus import joined_lines, split
+from training_examples.paper_ordering.report import as_markdown, summary
+from training_examples.paper_ordering.results import Trained, by_chance
+
+ROOT = Path(__file__).resolve().parents[2]
+VOCABULARY = 64
+
+
+def study_in(folder: Path, size: str = "cpu") -> Study:
+    return Study(folder, SIZES[size], train_iters=10, stream_tokens=1000)
+
+
+def arguments_of(study: Study, cell: Cell) -> NeoXArgs:
+    """What a training of the study would run with; the separators are ids here, there is no tokenizer."""
+    asked = parse_command(shlex.split(study.train(cell).command)[2:])
+    texts = [(file, (ROOT / file).read_text("utf-8")) for file in asked.files if not file.endswith("data.yml")]
+    inherited = [("sepllm.yml", (ROOT / "training_examples/paper_ordering/attention/sepllm.yml").read_text("utf-8"))]
+    texts = [
+        (name, text.replace("based_on: sepllm.yml", ""))
+        for name, text in (inherited if "sepllm-ht" in cell.model else []) + texts
+    ]
+    texts = [(name, text.replace('separators: ".,?!;: \\t\\n"', "separator_token_ids: [3, 5]")) for name, text in texts]
+    return arguments_from_texts(texts, asked.overrides, world_size=1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_trainings_differ_in_attention_alone(tmp_path: Path, size: str) -> None:
+    study = study_in(tmp_path, size)
+    read = {cell: arguments_of(study, cell) for cell in cells(MODELS) if cell.seed == cells(MODELS)[0].seed}
+    values = [
+        (args.num_layers, args.hidden_size, args.seq_length, args.train_iters, args.derived.train_batch_size, args.seed)
+        for args in read.values()
+    ]
+    assert len(read) == len(MODELS) and len(set(values)) == 1
+    recipes = {repr([args.optimizer, args.min_lr, args.warmup, args.weight_decay]) for args in read.values()}
+    assert len(recipes) == 1
+
+
+def test_all_start_from_the_same_weights(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    states = []
+    for model in MODELS:
+        args = arguments_of(study, Cell(model, 7))
+        states.append(GPTModel(model_config_from_args(args, VOCABULARY), TensorParallel()).state_dict())
+    for state in states[1:]:
+        assert state.keys() == states[0].keys()
+        assert all(torch.equal(state[name], states[0][name]) for name in state)
+    other = GPTModel(model_config_from_args(arguments_of(study, Cell("full", 8)), VOCABULARY), TensorParallel())
+    assert any(not torch.equal(value, states[0][name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_kept_shares(tmp_path: Path, size: str) -> None:
+    """FixLLM keeps what SepLLM keeps at the density of separators that the books have, 12.9 %."""
+    study = study_in(tmp_path, size)
+    seq, n = shape(study.size)["seq_length"], shape(study.size)["prefill_local_window_size"]
+    intervals = arguments_of(study, Cell("fixllm", 1)).fixed_sep_intervals_list
+    assert len(intervals) == shape(study.size)["num_layers"] and len(set(intervals)) == 1
+
+    def share(density: float) -> float:
+        kept = sum(min(query + 1, n) + density * max(0, query + 1 - n) for query in range(seq))
+        return kept / (seq * (seq + 1) / 2)
+
+    assert share(1 / intervals[0]) == pytest.approx(share(0.129), rel=0.05)
+    assert 0.13 < share(0.129) < 0.25
+
+
+def test_first_seeds_come_first() -> None:
+    chosen = cells(["streaming", "full", "fixllm"])
+    assert [cell.name for cell in chosen] == [
+        *("full-seed1234", "fixllm-seed1234", "streaming-seed1234"),
+        *("full-seed4321", "streaming-seed4321"),
+    ]
+    assert set(TWICE) <= set(MODELS)
+
+
+def test_texts_are_held_out_whole(tmp_path: Path) -> None:
+    files = []
+    for number in range(12):
+        files.append(tmp_path / f"{number:02d}.txt")
+        files[-1].write_text("x" * 100)
+    train, held_out = split(list(reversed(files)))
+    assert [file.name for file in held_out] == ["00.txt", "03.txt", "06.txt"]
+    assert sorted(train + held_out) == files and not set(train) & set(held_out)
+    assert joined_lines("one\ntwo\n\nthree\n") == "one two\n\nthree "
+
+
+def trained(model: str, seed: int, loss: float) -> Trained:
+    return Trained(
+        Cell(model, seed),
+        loss=loss,
+        heldout_tokens=1000,
+        tokens=8e6,
+        kept=0.5,
+        keys=[1.0, 0.5],
+        flops=2e14,
+        seconds=60.0,
+        step_seconds=2.0,
+        choice=(0.5, 0.02),
+        next_word=(0.1, 0.01),
+        streams=dict.fromkeys(CACHES, 80.0),
+    )
+
+
+def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
+    runs = [trained("full", 1, 4.00), trained("full", 2, 4.02), trained("sepllm", 1, 4.10), trained("sepllm", 2, 4.12)]
+    runs += [trained("streaming", 1, 4.05), trained("sepllm-ht", 1, 4.11)]
+    assert by_chance(runs) == pytest.approx(math.sqrt(2e-4))
+    figures = summary(study_in(tmp_path), runs)
+    verdicts = {(one["left"], one["right"]): one["verdict"].split(",")[0] for one in figures["order"]}
+    assert verdicts == {
+        ("full", "sepllm-ht"): "holds",
+        ("sepllm-ht", "sepllm"): "undecided",
+        ("sepllm", "streaming"): "fails",
+    }
+    assert figures["models"]["full"]["perplexity"] == pytest.approx(math.exp(4.01))
+    assert trained("full", 1, 4.0).kv_bytes(study_in(tmp_path)) == 1.5 * 1024 * 2 * 160 * 4
+    table = as_markdown(figures)
+    assert "| Full attention | 55.15 | 4.0000 / 4.0200 |" in table and "- SepLLM <= StreamingLLM: fails" in table
+    alone = summary(study_in(tmp_path), [trained("full", 1, 4.00), trained("sepllm", 1, 4.10)])
+    assert alone["seed_deviation"] is None and alone["order"] == []
+    assert "no model was trained twice" in as_markdown(alone)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_the_whole_study_with_a_short_training(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for page in (ROOT / "docs").glob("*.md"):
+        (texts / f"{page.stem}.txt").write_text(page.read_text("utf-8"), encoding="utf-8")
+    words = (
+        f"--texts {texts} --out {tmp_path / 'out'} --only sepllm --train-iters 2 --stream-tokens 200 --vocab-size 1024"
+    )
+    command = [sys.executable, "-m", "training_examples.paper_ordering", *words.split(), "--jobs", "2"]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    assert first.returncode == 0, first.stdout + first.stderr
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0 and again.stdout.count("done before") == 9, again.stdout + again.stderr
+    report = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "| SepLLM |" in report and (tmp_path / "out" / "loss.png").stat().st_size > 10_000
+    figures = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert len(figures["models"]["sepllm"]["seeds"]) == 2 and figures["seed_deviation"] > 0

@@ -1,0 +1,173 @@
+"""The study's report: one table, the expected order beside the measured one, and three views of the loss."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training_examples.paper_ordering.cells import CACHES, MODELS, Cell, Study
+from training_examples.paper_ordering.results import Trained, by_chance, loss_curve, read_trained
+
+# Perplexity of the left one is expected to be no larger.
+EXPECTED = [
+    ("full", "sepllm-ht"),
+    ("sepllm-ht", "sepllm"),
+    ("sepllm", "fixllm"),
+    ("sepllm", "streaming"),
+]
+COLUMNS = [
+    "attention",
+    "perplexity",
+    "loss, nats",
+    "pairs kept",
+    "KV of a row",
+    "training FLOPs",
+    "s/step",
+    "right of four",
+    "next word",
+    *(f"stream, {kind}" for kind in CACHES),
+]
+_SMOOTHED = 7
+
+
+def write_report(study: Study, trained_cells: list[Cell]) -> str:
+    """Write report.md, results.json and loss.png into the study's folder; returns the table."""
+    trained = [read_trained(study, cell) for cell in trained_cells]
+    figures = summary(study, trained)
+    (study.out / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    table = as_markdown(figures)
+    draw(study, trained, study.out / "loss.png")
+    (study.out / "report.md").write_text(table + "\n![losses](loss.png)\n", encoding="utf-8")
+    return table
+
+
+def summary(study: Study, trained: list[Trained]) -> dict[str, Any]:
+    """All figures of the report: per model the mean over its seeds, the seeds themselves, and the order."""
+    models = {}
+    for model in MODELS:
+        mine = [one for one in trained if one.cell.model == model]
+        if mine:
+            models[model] = _of_model(study, mine)
+    chance = by_chance(trained)
+    return {
+        "size": study.size.name,
+        "train_iters": study.train_iters,
+        "tokens": trained[0].tokens,
+        "heldout_tokens": trained[0].heldout_tokens,
+        "stream_tokens": study.stream_tokens,
+        "stream_keys": study.size.cached,
+        "seed_deviation": chance if math.isfinite(chance) else None,
+        "models": models,
+        "order": [_compare(models, left, right, chance) for left, right in EXPECTED if {left, right} <= set(models)],
+    }
+
+
+def as_markdown(figures: dict[str, Any]) -> str:
+    """The table and, below it, the order."""
+    rows = [
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+    ]
+    rows += [_row(MODELS[model], figure) for model, figure in figures["models"].items()]
+    chance = figures["seed_deviation"]
+    noise = "no model was trained twice" if chance is None else f"{chance:.4f} nats between seeds of one model"
+    order = [
+        f"- {MODELS[one['left']]} <= {MODELS[one['right']]}: {one['verdict']} ({one['difference']:+.4f} nats)"
+        for one in figures["order"]
+    ]
+    about = (
+        f"{figures['tokens']:,.0f} tokens of training each, {figures['heldout_tokens']:,} held-out tokens, streams of "
+        f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average; "
+        f"standard deviation: {noise}."
+    )
+    return "\n".join([*rows, "", about, "", "Expected order of the held-out losses:", "", *order, ""])
+
+
+def draw(study: Study, trained: list[Trained], out: Path) -> None:
+    """Training loss against tokens, FLOPs and seconds; the seconds are steps times the time measured for one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    first = {one.cell.model: one for one in reversed(trained)}
+    curves = {model: loss_curve(study, one.cell) for model, one in first.items()}
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    views: list[tuple[str, Callable[[Any, Trained], float]]] = [
+        ("training tokens, millions", lambda point, one: point.tokens / 1e6),
+        ("training FLOPs, 10^12", lambda point, one: (point.flops or math.nan) / 1e12),
+        ("seconds (steps x seconds of a step)", lambda point, one: point.iteration * one.step_seconds),
+    ]
+    for place, (label, across) in enumerate(views):
+        axes = figure.add_subplot(1, 3, place + 1)
+        for number, model in enumerate(model for model in MODELS if model in curves):
+            points = curves[model]
+            losses = _smooth([point.loss for point in points])
+            x = [across(point, first[model]) for point in points]
+            axes.plot(x, losses, color=f"C{number}", label=MODELS[model], linewidth=1.2)
+        axes.set_xlabel(label)
+        axes.set_ylim(top=min(7.0, axes.get_ylim()[1]))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("training loss, nats per token")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(out, dpi=110)
+
+
+def _of_model(study: Study, mine: list[Trained]) -> dict[str, Any]:
+    def mean(of: Callable[[Trained], float]) -> float:
+        return statistics.fmean(of(one) for one in mine)
+
+    loss = mean(lambda one: one.loss)
+    return {
+        "seeds": {one.cell.seed: one.loss for one in mine},
+        "loss": loss,
+        "perplexity": math.exp(loss),
+        "kept": mean(lambda one: one.kept),
+        "kv_bytes": mean(lambda one: one.kv_bytes(study)),
+        "flops": mean(lambda one: one.flops),
+        "step_seconds": mine[0].step_seconds,
+        "choice": mean(lambda one: one.choice[0]),
+        "choice_error": mean(lambda one: one.choice[1]),
+        "next_word": mean(lambda one: one.next_word[0]),
+        "next_word_error": mean(lambda one: one.next_word[1]),
+        "streams": {kind: statistics.fmean(one.streams[kind] for one in mine) for kind in CACHES},
+    }
+
+
+def _compare(models: dict[str, Any], left: str, right: str, chance: float) -> dict[str, Any]:
+    """holds, fails or undecided: a difference below twice its own standard deviation says nothing."""
+    difference = models[right]["loss"] - models[left]["loss"]
+    seeds = [len(models[model]["seeds"]) for model in (left, right)]
+    deviation = chance * math.sqrt(sum(1 / number for number in seeds))
+    if math.isnan(deviation):
+        verdict = "holds, by one seed" if difference >= 0 else "fails, by one seed"
+    elif abs(difference) < 2 * deviation:
+        verdict = f"undecided, within 2 x {deviation:.4f}"
+    else:
+        verdict = "holds" if difference > 0 else "fails"
+    return {"left": left, "right": right, "difference": difference, "verdict": verdict}
+
+
+def _row(name: str, figure: dict[str, Any]) -> str:
+    cells = [
+        name,
+        f"{figure['perplexity']:.2f}",
+        " / ".join(f"{loss:.4f}" for loss in figure["seeds"].values()),
+        f"{100 * figure['kept']:.1f} %",
+        f"{figure['kv_bytes'] / 1e6:.2f} MB",
+        f"{figure['flops'] / 1e12:,.0f}e12",
+        f"{figure['step_seconds']:.2f}",
+        f"{100 * figure['choice']:.1f} ± {100 * figure['choice_error']:.1f} %",
+        f"{100 * figure['next_word']:.1f} ± {100 * figure['next_word_error']:.1f} %",
+        *(f"{figure['streams'][kind]:.2f}" for kind in CACHES),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _smooth(losses: list[float]) -> list[float]:
+    """Means over a few reports before and after."""
+    half = _SMOOTHED // 2
+    windows = (losses[max(0, place - half) : place + half + 1] for place in range(len(losses)))
+    return [statistics.fmean(window) for window in windows]

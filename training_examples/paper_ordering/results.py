@@ -1,0 +1,110 @@
+"""What the steps of the study measured, read back from their files, per training and summed up per model."""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron.monitor.events import read_events
+from megatron.report.run_log import Point, read_runs
+from training_examples.paper_ordering.cells import CACHES, Cell, Study, shape
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training and its scores.
+
+    loss: nats per token over `heldout_tokens`.  kept: share of the causal pairs computed.  keys: share of the last
+    token's keys kept, per layer.  flops: of the training.  step_seconds: measured one model after another.
+    choice, next_word: accuracies of lm_eval, each with its standard error.  streams: perplexity by kind of cache.
+    """
+
+    cell: Cell
+    loss: float
+    heldout_tokens: int
+    tokens: float
+    kept: float
+    keys: list[float]
+    flops: float
+    seconds: float
+    step_seconds: float
+    choice: tuple[float, float]
+    next_word: tuple[float, float]
+    streams: dict[str, float]
+
+    def kv_bytes(self, study: Study) -> float:
+        """Bytes of keys and values that the last token of a full row needs, all layers, in fp32."""
+        settings = shape(study.size)
+        return sum(self.keys) * settings["seq_length"] * 2 * settings["hidden_size"] * 4
+
+
+def read_trained(study: Study, cell: Cell) -> Trained:
+    """Everything that was measured of one training."""
+    [run] = read_runs([study.run(cell)])
+    last = run.points[-1]
+    held_out = _held_out(study.log("evaluate", cell))
+    scores = _newest_scores(study.scores(cell))
+    return Trained(
+        cell,
+        loss=held_out["loss"],
+        heldout_tokens=held_out["tokens"],
+        tokens=last.tokens,
+        kept=statistics.fmean(point.event["kept_ratio"] for point in run.points),
+        keys=[statistics.fmean(layer) for layer in zip(*_keys(run.points), strict=True)],
+        flops=last.flops or math.nan,
+        seconds=last.seconds,
+        step_seconds=_step_seconds(study.timing(cell)),
+        choice=_accuracy(scores["ordering_choice"], "acc,none"),
+        next_word=_accuracy(scores["ordering_generate"], "exact_match,first-word"),
+        streams={kind: _stream(study.stream_folder(cell, kind)) for kind in CACHES},
+    )
+
+
+def loss_curve(study: Study, cell: Cell) -> list[Point]:
+    """The step reports of a training."""
+    [run] = read_runs([study.run(cell)])
+    return run.points
+
+
+def by_chance(trained: list[Trained]) -> float:
+    """How far apart two losses of one model with different seeds lie: the pooled standard deviation, nats per token.
+
+    NaN where no model was trained twice.
+    """
+    losses: dict[str, list[float]] = {}
+    for one in trained:
+        losses.setdefault(one.cell.model, []).append(one.loss)
+    variances = [statistics.variance(values) for values in losses.values() if len(values) > 1]
+    return math.sqrt(statistics.fmean(variances)) if variances else math.nan
+
+
+def _keys(points: list[Point]) -> list[list[float]]:
+    return [point.event["kept_keys_by_layer"] for point in points]
+
+
+def _held_out(log: Path) -> dict[str, Any]:
+    results = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.startswith("{")]
+    return next(result for result in results if result["set"] == "validation")
+
+
+def _newest_scores(folder: Path) -> dict[str, Any]:
+    newest = max(folder.rglob("*.json"), key=lambda path: path.stat().st_mtime)
+    results: dict[str, Any] = json.loads(newest.read_text("utf-8"))["results"]
+    return results
+
+
+def _accuracy(result: dict[str, Any], key: str) -> tuple[float, float]:
+    name, filtered = key.split(",")
+    return float(result[key]), float(result[f"{name}_stderr,{filtered}"])
+
+
+def _step_seconds(folder: Path) -> float:
+    """The median over the steps but the first, which builds what later ones reuse."""
+    steps = [event for event in read_events(folder / "events.jsonl") if event["kind"] == "step"]
+    return statistics.median(event["seconds"] for event in steps[1:])
+
+
+def _stream(folder: Path) -> float:
+    return float(json.loads((folder / "report.json").read_text("utf-8"))["perplexity"])
