@@ -1,6 +1,5 @@
 """What is wrong between hosts is said before step 1, by the host's name, with exit code 2."""
 
-import importlib.metadata
 import importlib.util
 import shutil
 from collections.abc import Iterator
@@ -20,17 +19,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.multiprocess, pytest.mark.xdist_grou
 
 @pytest.fixture
 def unlike(tmp_path: Path) -> Iterator[Hosts]:
-    """Three hosts: node2 has one other line of ours, node3 another torch, loaded or looked up."""
-    (code := tmp_path / "loop.py").write_text(CODE.read_text() + "# an older line\n")
-    spec, files = importlib.util.find_spec("torch"), importlib.metadata.files("torch")
-    assert spec and spec.origin and files
-    loaded = Path(spec.origin).with_name("version.py")
-    installed = next(Path(str(file.locate())) for file in files if file.match("torch-*.dist-info/METADATA"))
-    others = {}
-    for path in (loaded, installed):
-        others[path] = tmp_path / path.name
-        others[path].write_text(path.read_text().replace(torch.__version__, "2.99.0"))
-    with Hosts(3, tmp_path / "hosts", {"node2": {CODE: code}, "node3": others}) as hosts:
+    """Three hosts: node2 has one other line of ours, node3 another torch."""
+    code, version = tmp_path / "loop.py", tmp_path / "version.py"
+    code.write_text(CODE.read_text() + "# an older line\n")
+    spec = importlib.util.find_spec("torch")
+    assert spec and spec.origin
+    own = Path(spec.origin).with_name("version.py")
+    version.write_text(own.read_text().replace(torch.__version__, "2.99.0"))
+    with Hosts(3, tmp_path / "hosts", {"node2": {CODE: code}, "node3": {own: version}}) as hosts:
         yield hosts
 
 
@@ -45,11 +41,6 @@ def test_other_code_and_another_torch(unlike: Hosts, data: Path, tmp_path: Path)
     assert f"node3: torch 2.99.0; {torch.__version__} on node1" in done.stdout
     assert "allow_different_versions: true" in done.stdout
     assert not (save / "events.jsonl").exists() and not list(save.glob("global_step*"))
-
-    looked = deepy_on(unlike, tmp_path / "preflight", settings, "preflight")  # python deepy.py preflight config.yml
-    assert looked.returncode == 2, looked.stdout
-    for words in ("versions    FAIL", "code        FAIL", "megatron/training/loop.py", "torch 2.99.0"):
-        assert words in looked.stdout
 
 
 def test_hosts_that_cannot_be_reached(data: Path, tmp_path: Path) -> None:
