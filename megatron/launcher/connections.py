@@ -7,6 +7,7 @@ the host needs to know goes over its standard input.
 import contextlib
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -88,7 +89,8 @@ class Connections:
             door.listen(len(hosts))
             door.settimeout(0.1)
             command = ["pdsh", "-R", "exec", "-f", str(len(hosts)), "-w", ",".join(hosts), *worker]
-            pdsh = self._start(command, subprocess.DEVNULL, output.fileno())
+            # pdsh closes every file number that it might have, one by one: a limit of 2**30 would take it minutes.
+            pdsh = self._start(command, subprocess.DEVNULL, output.fileno(), files=8 * len(hosts) + 256)
             deadline = time.monotonic() + _SECONDS_FOR_PDSH
             while len(self.sockets) < len(hosts):
                 with contextlib.suppress(TimeoutError):
@@ -106,14 +108,25 @@ class Connections:
                         "It needs its module `exec` (`pdsh -L` lists them). launcher: ssh does without pdsh."
                     )
 
-    def _start(self, command: Sequence[str], stdin: int, output: int) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: Sequence[str], stdin: int, output: int, files: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """files: how many the program may have open, if that matters to it."""
+        with_parent = die_with_parent(os.getpid())
+
+        def in_child() -> None:
+            with_parent()
+            if files is not None:
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, files) if soft > 0 else files, hard))
+
         process = subprocess.Popen(
             list(command),
             stdin=stdin,
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C is for us to pass on
-            preexec_fn=die_with_parent(os.getpid()),
+            preexec_fn=in_child,
         )
         self._started.append(process)
         return process

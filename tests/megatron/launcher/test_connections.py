@@ -33,9 +33,13 @@ def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.multiprocess
 def test_a_pdsh_without_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("ssh", "exit 1"), ("pdsh", "echo 'pdsh: no such rcmd module \"exec\"'; exit 1")):
+    for name, text in (
+        ("ssh", "exit 1"),
+        ("pdsh", f"ulimit -n > {tmp_path}/files; echo 'pdsh: no such rcmd module \"exec\"'; exit 1"),
+    ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(SettingsError, match=r'(?s)for node1, node2: .*no such rcmd module "exec".*launcher: ssh'):
         Connections(["node1", "node2"], "pdsh")
+    assert int((tmp_path / "files").read_text()) <= 272, "pdsh closes all file numbers up to its limit"

@@ -67,7 +67,7 @@ def test_nobody_reads_and_then_the_connection_ends() -> None:
 
 def test_silence_is_noticed() -> None:
     process = start(1)
-    assert process.stderr is not None
+    assert process.wait(90) == 0 and process.stderr is not None
     assert process.stderr.read().endswith(b"nothing heard from the launching machine for 1 s\n")
     process.communicate()
 
