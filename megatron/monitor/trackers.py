@@ -22,6 +22,7 @@ _logger = logging.getLogger(__name__)
 
 _QUEUED = 10_000
 PATIENCE = 30.0
+_AFTER_A_FAULT = 3.0  # the launcher ends what is left of a failed run soon
 
 
 class Sink(Protocol):
@@ -72,14 +73,15 @@ class Trackers:
             worker.call(lambda sink: sink.rewind(iteration))
 
     def close(self, failed: bool = False) -> None:
-        """End all of them; calling it twice is harmless."""
+        """End all of them; calling it twice is harmless. failed: by a fault, after which there is less time."""
+        patience = min(self._patience, _AFTER_A_FAULT) if failed else self._patience
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.end(failed)
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + patience
         for worker in workers:
-            if not worker.ended(min(deadline, worker.busy_since() + self._patience)):
-                _logger.warning("%s did not take its last figures within %.0f s.", worker.name, self._patience)
+            if not worker.ended(min(deadline, worker.busy_since() + patience)):
+                _logger.warning("%s did not take its last figures within %.0f s.", worker.name, patience)
                 leave_without_waiting()
 
 

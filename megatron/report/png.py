@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.errors import SettingsError
-from megatron.report.chart import COLORS, Chart
+from megatron.report.chart import COLORS, Chart, short
 
 _STYLES: dict[str, dict[str, Any]] = {
     "solid": {"linewidth": 1.8},
@@ -36,6 +36,7 @@ def write_pngs(charts: Iterable[Chart], folder: Path) -> list[Path]:
         left, right, low, high = chart.bounds()
         axes.set_xlim(left, right)
         axes.set_ylim(low, high)
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
         if chart.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
