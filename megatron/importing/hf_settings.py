@@ -53,6 +53,16 @@ def settings_from_hf(config: Config) -> dict[str, Any]:
     Raises SettingsError listing everything in config.json that our models do not have.
     """
     source = source_of(config)
+    try:
+        return _settings_of(config, source)
+    except KeyError as missing:
+        raise SettingsError(
+            f"config.json says model_type {config['model_type']!r} but lacks {missing}, which such a model has. "
+            "Was it written by hand, or cut?"
+        ) from None
+
+
+def _settings_of(config: Config, source: Source) -> dict[str, Any]:
     problems = [problem for problem in _obstacles(config) if problem] + source.obstacles(config)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)

@@ -118,8 +118,11 @@ def _difference(folder: HFFolder, model: GPTModel, tokenizer: Tokenizer) -> floa
     """Greatest difference of logits between transformers' model of the folder and ours, fp32, real text."""
     from transformers import AutoModelForCausalLM
 
+    from sepllm.hf.register import register
+
+    register()  # a folder that we exported has its own copy of our code; no folder's code is run here
     theirs = AutoModelForCausalLM.from_pretrained(
-        folder.path, trust_remote_code=True, local_files_only=True, dtype=torch.float32
+        folder.path, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
     ).eval()
     ids = tokenizer.tokenize(sample_text())
     greatest = 0.0

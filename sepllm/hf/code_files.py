@@ -42,9 +42,22 @@ def write_code_files(folder: Path) -> None:
 
     `auto_map` in its config.json must be that of the model's type.
     """
-    for name, source in CODE_FILES.items():
-        text = _OWN_IMPORT.sub(r"\1from .\2 import ", source.read_text(encoding="utf-8"))
-        (folder / name).write_text(text + (_naming_all(text) if name == _MODEL else ""), encoding="utf-8")
+    for name in CODE_FILES:
+        (folder / name).write_text(_as_exported(name), encoding="utf-8")
+
+
+def foreign_code(folder: Path) -> list[str]:
+    """Python files in a model folder that are not what `write_code_files` of this version writes."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if path.parent != folder or path.name not in CODE_FILES or path.read_bytes() != _as_exported(path.name).encode()
+    )
+
+
+def _as_exported(name: str) -> str:
+    text = _OWN_IMPORT.sub(r"\1from .\2 import ", CODE_FILES[name].read_text(encoding="utf-8"))
+    return text + (_naming_all(text) if name == _MODEL else "")
 
 
 def _naming_all(text: str) -> str:

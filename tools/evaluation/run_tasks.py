@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from megatron.errors import SettingsError
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -52,6 +54,7 @@ def _on_checkpoint(arguments: argparse.Namespace, chosen: dict[str, Any]) -> lis
 
 def _by_lm_eval(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list[str]:
     if arguments.exported:
+        _check_code(Path(arguments.exported))
         program, model, values = "lm_eval", "hf", [f"pretrained={arguments.exported}", "trust_remote_code=True"]
     else:
         program, model = "sepllm.hf.lm_eval_model", "hf-sepllm"
@@ -65,6 +68,20 @@ def _by_lm_eval(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list[s
         "--device": arguments.device,
     }
     return words + [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
+
+
+def _check_code(folder: Path) -> None:
+    """lm_eval loads an exported folder by the code in it: only our own code is run."""
+    from sepllm.hf.code_files import foreign_code
+
+    if not folder.is_dir():
+        raise SettingsError(f"--exported {folder} is no folder; expected one that convert_neox_to_hf.py wrote.")
+    if foreign := foreign_code(folder):
+        raise SettingsError(
+            f"{folder} holds Python files that this version's export does not write: {', '.join(foreign)}. Scoring "
+            "would run them. Export the checkpoint anew; if you trust them, call lm_eval yourself with "
+            "trust_remote_code=True."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron.errors import SettingsError
+from sepllm.hf.code_files import write_code_files
 from tests.megatron.evaluation.test_same_scores import KINDS
 from tests.megatron.export.tiny_checkpoint import SETTINGS, write_checkpoint
 from tools.evaluation import run_tasks
@@ -19,7 +21,10 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    write_code_files(Path("out"))
     ours = printed(capsys, "downstream", "--settings", "a.yml", "--set", "load=runs/a", "--limit", "5")
     assert f"eval_tasks=[{NINE.replace(',', ', ')}]" in ours
     for part in ("deepy.py eval.py a.yml", "eval_num_fewshot=5", "eval_limit=5", "load=runs/a", "results/downstream"):
@@ -30,6 +35,18 @@ def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     stock = printed(capsys, "gsm8k_cot", "--stock", "M", "--rule", "window=256", "--device", "cuda:0")
     assert "-m sepllm.hf.lm_eval_model --model hf-sepllm --model_args pretrained=M,window=256" in stock
     assert "--num_fewshot" not in stock, "gsm8k_cot brings its eight worked examples"
+
+
+def test_code_that_is_not_ours_is_not_run(tmp_path: Path) -> None:
+    write_code_files(tmp_path)
+    with (tmp_path / "blocks.py").open("a") as file:
+        file.write("import os\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "new.py").touch()
+    with pytest.raises(SettingsError, match=r"does not write: blocks\.py, more/new\.py"):
+        run_tasks.main(["downstream", "--exported", str(tmp_path), "--dry_run"])
+    with pytest.raises(SettingsError, match="is no folder"):
+        run_tasks.main(["downstream", "--exported", "some/name", "--dry_run"])
 
 
 def test_lm_eval_knows_the_tasks() -> None:
