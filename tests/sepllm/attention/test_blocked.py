@@ -44,10 +44,17 @@ def test_exact_in_float64(name: str, softmax: str) -> None:
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("softmax", SOFTMAXES)
 def test_any_short_situation_is_exact(case: Case, softmax: str) -> None:
-    """In blocks of 8 queries, so that short texts have several."""
+    """In blocks of 8 queries, so that short texts have several, and one head at a time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocked, "_QUERIES", 8)
+        patch.setattr(blocked, "_SCORES", 1)
         _assert_exact(case, softmax)
+
+
+@pytest.mark.parametrize("name", ["grouped heads", "ALiBi, grouped, padding", "decoding, several queries"])
+def test_one_key_head_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "_SCORES", 1)
+    _assert_exact(hard_cases()[name], "sa")
 
 
 @pytest.mark.parametrize("name", ["full", "documents, full", "grouped heads", "left padding", "decoding, full"])
@@ -151,3 +158,17 @@ def test_layouts_of_the_layers_around_it() -> None:
     out = _attend(plan, views)
     assert torch.allclose(out, _attend(plan, [t.contiguous() for t in views]), rtol=0, atol=1e-13)
     assert out.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("softmax", SOFTMAXES)
+def test_gpu_equals_cpu(softmax: str) -> None:
+    case = Case(text(2, 600), sep(window=20), heads=4, kv_heads=2)
+    results = []
+    for device in ("cpu", "cuda"):
+        leaves = [t.to(device).requires_grad_() for t in case.tensors()[:3]]
+        plan = build_plan(case.config, case.ids.to(device))
+        out = separator_attention(*leaves, plan, path="blocked", softmax=softmax, **BIASES)
+        results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        assert torch.allclose(on_cpu, on_gpu.cpu(), rtol=0, atol=1e-10)
