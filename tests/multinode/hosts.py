@@ -236,9 +236,11 @@ class Hosts:
         for path in (key, host_key):
             if not path.exists():
                 subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+        known = host_key.with_suffix(".pub").read_text()
+        (self.folder / "known_hosts").write_text("".join(f"{host.name} {known}" for host in self.all))
         (self.folder / "ssh_config").write_text(
-            f"Host *\n  IdentityFile {key}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n"
-            "  UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile /dev/null\n  LogLevel ERROR\n"
+            f"Host *\n  IdentityFile {key}\n  IdentitiesOnly yes\n  StrictHostKeyChecking yes\n"
+            f"  UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile {self.folder / 'known_hosts'}\n"
         )
         names = "".join(f"{host.address} {host.name}\n" for host in self.all)
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
