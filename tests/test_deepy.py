@@ -259,7 +259,12 @@ def test_more_ranks_than_the_host_has(environment: dict[str, str], settings: Pat
     ("arguments", "text"),
     [
         (("trian.py", "tiny.yml"), "Did you mean 'train.py'?"),
-        (("tiny.yml",), "expected the script"),
+        ((), "For example: python deepy.py train.py configs/"),
+        (("tiny.yml",), "expected a script"),
+        (("tiny.yml", "other.yml"), "For example: python deepy.py train.py tiny.yml other.yml"),
+        (("train", "tiny.yml"), "Did you mean 'train.py'?"),
+        (("preflihgt", "tiny.yml"), "Did you mean 'preflight'?"),
+        (("train.py", "tiny.yml", "--num_gpus", "two"), "--num_gpus: expected a whole number, got 'two'"),
         (("train.py",), "No settings file"),
         (("train.py", "tiny.yml", "--chek"), "'--check'"),
         (("train.py", "tiny.yml", "--num_gpus", "many"), "'many'"),

@@ -63,6 +63,8 @@ _SHORTHANDS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (("--wandb_team",), "wandb_team", "NAME", "Weights & Biases team"),
     (("--wandb_run_name",), "wandb_run_name", "NAME", "Weights & Biases run name"),
 )
+_SCRIPTS = ("train.py", "eval.py", "generate.py")
+_EXAMPLE = "configs/local-cpu.yml configs/attention/sepllm-n64.yml configs/data/example.yml"
 _NUMBERS = ("num_nodes", "num_gpus", "master_port", "iteration")
 
 
@@ -82,18 +84,17 @@ def parse_command(argv: Sequence[str]) -> DeepyCommand:
     """SettingsError for a wrong command line; SystemExit(0) after --help."""
     argv = list(argv)
     own, rest = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    if not own:
+        raise SettingsError(
+            f"Nothing to start was named. For example: python deepy.py train.py {_EXAMPLE}\n"
+            "(python deepy.py --help explains)"
+        )
     parser = script_parser()
     given = parser.parse_intermixed_args(own)
     if not given.script.endswith(".py"):
-        raise SettingsError(
-            f"The first argument is {given.script!r}; expected the script to start: train.py, eval.py or generate.py.\n"
-            f"For example: python deepy.py train.py {' '.join([given.script, *given.files])}"
-        )
+        raise SettingsError(_no_script(given.script, given.files))
     if not given.files:
-        raise SettingsError(
-            f"No settings file given. For example: python deepy.py {given.script} "
-            "configs/local-cpu.yml configs/attention/sepllm-n64.yml configs/data/example.yml"
-        )
+        raise SettingsError(f"No settings file given. For example: python deepy.py {given.script} {_EXAMPLE}")
     return DeepyCommand(
         script=given.script,
         files=tuple(given.files),
@@ -102,6 +103,13 @@ def parse_command(argv: Sequence[str]) -> DeepyCommand:
         check=given.check,
         script_arguments=tuple(rest),
     )
+
+
+def _no_script(word: str, files: Sequence[str]) -> str:
+    found = f"The first argument is {word!r}; expected a script (train.py, eval.py, generate.py) or a command"
+    if hint := "" if word.endswith((".yml", ".yaml")) else did_you_mean(word, [*_SCRIPTS, *COMMANDS]):
+        return f"{found}. {hint}"
+    return f"{found}.\nFor example: python deepy.py train.py {' '.join([word, *files])}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,6 +122,7 @@ class _Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             hint = did_you_mean(unknown.split("=")[0], known)
             hint = f" {hint}" if hint else " Arguments for the script itself go behind a `--`."
+        message = message.replace("invalid int value: ", "expected a whole number, got ")
         raise SettingsError(f"{message}.{hint}\n{self.format_usage()}(python deepy.py --help explains)")
 
 
