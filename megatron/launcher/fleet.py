@@ -4,10 +4,12 @@ All hosts must answer and find what they need before any rank starts. Then their
 gathered here, and a failure, a stop or a lost host on one is told to the others.
 """
 
+import contextlib
 import os
 import selectors
 import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +84,7 @@ def mission_of(args: NeoXArgs, work: Work, patience: Patience) -> Mission:
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Peer:
     """One host. running: its ranks that have not ended; words: the last that ssh or its shell said."""
 
@@ -117,7 +119,8 @@ class Fleet:
         self._stop_signal: int | None = None
         self._exits: list[RankExit] = []
         self._said: set[str] = set()
-        self._next_beat = 0.0
+        self._sending = threading.Lock()
+        self._over = threading.Event()
         self._start: float | None = None
         self.saved_step: int | None = None
         # Hosts that fell silent and may still be at work, and when their ranks have surely ended (time.monotonic()).
@@ -136,9 +139,12 @@ class Fleet:
             connections = Connections(names, self._mission.launcher)
             try:
                 self._meet(connections)
+                threading.Thread(target=self._beat, daemon=True).start()
                 self._run_to_the_end()
             finally:
-                connections.close()
+                self._over.set()
+                with self._sending:
+                    connections.close()
                 self._selector.close()
                 self._lines.close()
         return Outcome(tuple(self._after_losses()), self._stop_signal)
@@ -158,7 +164,7 @@ class Fleet:
         for name, slots in self._hosts.slots.items():
             ranks = set(range(first_rank, first_rank + len(slots)))
             peer = _Peer(name, slots, first_rank, connections.sockets[name], now, ranks)
-            peer.socket.settimeout(self._mission.patience.silence / 2)
+            peer.socket.settimeout(self._mission.patience.silence / 6)
             self._selector.register(peer.socket, selectors.EVENT_READ, peer)
             self._peers.append(peer)
             first_rank += len(slots)
@@ -212,23 +218,30 @@ class Fleet:
         }
         self._start = time.monotonic()
         for peer in self._peers:
+            peer.heard = self._start  # it may have waited long for the others to be ready
             self._send(peer, go=share)
 
     def _turn(self) -> None:
-        """Read what has come, pass signals on, send a sign of life, look for hosts that send none."""
-        for key, _ in self._selector.select(_TURN_SECONDS):
-            self._read(key.data)
+        """Read what has come, pass signals on, look for hosts that send nothing."""
+        asked = time.monotonic()
+        ready = [key.data for key, _ in self._selector.select(_TURN_SECONDS)]
+        for peer in ready:
+            self._read(peer)
         while self._signals:
             self._pass_on(self._signals.pop(0))
-        now = time.monotonic()
-        if now < self._next_beat:
-            return
-        self._next_beat = now + _BEAT_SECONDS
+        # By the time before we looked: showing lines may have taken long (a paused terminal), with more waiting by now.
+        silence = self._mission.patience.silence
         for peer in self._peers:
-            if peer.there and peer.hello is not None:
-                self._send(peer, beat=True)
-                if self._start is not None and now - peer.heard > self._mission.patience.silence:
-                    self._lose(peer, f"nothing heard from it for {self._mission.patience.silence:.0f} s")
+            if self._start is not None and peer.there and peer not in ready and asked - peer.heard > silence:
+                self._lose(peer, f"nothing heard from it for {silence:.0f} s")
+
+    def _beat(self) -> None:
+        """Runs in a thread: signs of life do not wait for a terminal that takes no more lines."""
+        while not self._over.wait(_BEAT_SECONDS):
+            for peer in self._peers:
+                if peer.there and peer.hello is not None:
+                    with contextlib.suppress(OSError):  # a broken connection is for the reading side to notice
+                        self._put(peer, {"beat": True})
 
     def _read(self, peer: _Peer) -> None:
         try:
@@ -323,10 +336,20 @@ class Fleet:
 
     def _send(self, peer: _Peer, **frame: Any) -> None:
         try:
-            peer.socket.sendall(encode(frame))
+            self._put(peer, frame)
         except OSError as error:
             if peer.there:
                 self._lose(peer, _broken(peer, str(error)))
+
+    def _put(self, peer: _Peer, frame: Frame) -> None:
+        """Whole, or the connection is given up: half a frame would spoil what follows."""
+        with self._sending:
+            try:
+                peer.socket.sendall(encode(frame))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    peer.socket.shutdown(socket.SHUT_RDWR)
+                raise
 
 
 def _broken(peer: _Peer, otherwise: str = "ssh said nothing") -> str:

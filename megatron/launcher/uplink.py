@@ -14,7 +14,7 @@ from typing import Any
 
 from megatron.launcher.frames import Frame, Splitter, encode
 
-_MOST_QUEUED = 5000
+_MOST_QUEUED = 1000
 _CHUNK = 65536
 
 
@@ -79,11 +79,11 @@ class Uplink:
                 return frame[kind]
         raise AssertionError("receive() has no end")
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Write what is queued, but do not wait for ever."""
-        if self._writer.is_alive() and not self._given_up:
-            self._queue.put(None)
-            self._writer.join(seconds)
+    def close(self) -> None:
+        """Write what is queued, for as long as there is somebody to read it (give_up() ends the wait)."""
+        self._queue.put(None)
+        while self._writer.is_alive() and not self._given_up:
+            self._writer.join(0.1)
 
     def _write(self) -> None:
         while (data := self._queue.get()) is not None:

@@ -64,6 +64,10 @@ def main():
             open(f"refuses-{value}", "w").close()
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)
+        elif kind == "print":
+            for _ in range(value):
+                print("x" * 2000, flush=True)
+            open("printed", "w").close()
         elif kind == "saved":
             note_saved_step(value)
         elif kind == "hang":
@@ -322,6 +326,18 @@ def test_a_cut_link_is_noticed_on_both_sides(cluster: Path) -> None:
     assert "(host node-b) failed: host lost: nothing heard from it for 15 s" in errors
     said = (cluster / "logs of the run" / "output" / "node-b-rank-00001.log").read_text()
     assert "nothing heard from the launching machine for 15 s; the ranks have 12 s to save and end" in said
+
+
+@pytest.mark.slow
+def test_a_paused_terminal_does_not_end_the_run(cluster: Path) -> None:
+    """Nobody reads deepy.py's output for longer than the limit of silence; 6 MB wait to be shown."""
+    process = start({"0": [["print", 3000]], "1": [["await", "read at last"]]}, silence=12.0)
+    wait_for(lambda: Path("printed").exists())
+    time.sleep(20)
+    Path("read at last").touch()
+    output, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, errors
+    assert output.count("node-a rank 0: ") == 3000
 
 
 def test_a_restart_goes_on_from_what_any_host_has_saved(cluster: Path) -> None:
