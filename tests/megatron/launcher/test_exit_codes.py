@@ -1,5 +1,8 @@
 """Which rank's end explains the run's end."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from megatron.launcher.exit_codes import RankExit, causing_exit, describe_code, run_exit_code
@@ -52,3 +55,11 @@ def test_words() -> None:
     assert "out of memory" in describe_code(-9) and "SIGKILL" in describe_code(-9)
     assert "shared memory" in describe_code(-7)
     assert describe_code(-63).startswith("killed by ")
+
+
+def test_the_table_of_the_documentation_has_every_code_with_advice() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "launching.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+|128 \+ n) \| (.+) \| (.*) \|$", page, re.M)
+    assert [code for code, _, _ in rows] == ["0", "1", "2", "3", "4", "5", "6", "75", "128 + n"]
+    assert all(meaning.strip() and advice.strip() for _, meaning, advice in rows)
+    assert all(describe_code(int(code)) != f"exit code {code}" for code, _, _ in rows[:-1])
