@@ -132,7 +132,9 @@ class _Host:
     def _wait(self) -> None:
         while self.alive:
             self._collect()
-            if self.alive and self.deadline is not None and time.monotonic() >= self.deadline:
+            # A third interrupt may come in the middle of the second one's _hurry(), which then overwrites its deadline.
+            at_once = self.interrupts >= 3
+            if self.alive and (at_once or (self.deadline is not None and time.monotonic() >= self.deadline)):
                 self._end_the_rest()
             time.sleep(_POLL_SECONDS)
 
