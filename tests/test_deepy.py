@@ -12,19 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.tiny_run import LAUNCHED
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS = {
-    "pipe_parallel_size": 2,
-    "num_layers": 2,
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "seq_length": 64,
-    "max_position_embeddings": 64,
-    "train_iters": 10,
-    "train_micro_batch_size_per_gpu": 2,
-    "optimizer": {"type": "Adam", "params": {"lr": 0.001}},
-    "separator_token_ids": [1, 2],
-    "data_path": "somewhere",
+    **LAUNCHED,
     "tokenizer_type": "CharLevelTokenizer",
 }
 SCRIPT = """

@@ -13,6 +13,7 @@ from megatron.launcher.command_line import DeepyCommand
 from megatron.launcher.launch import launch
 from tests.helpers.fake_cluster import install
 from tests.helpers.hosts import fake_programs
+from tests.helpers.tiny_run import LAUNCHED
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = ["one host", "pdsh", "ssh", "openmpi", "mpich", "impi", "mvapich", "slurm"]
@@ -69,16 +70,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings(cluster: Path, data_path: str) -> dict[str, object]:
     return {
-        "pipe_parallel_size": 2,
-        "num_layers": 2,
-        "hidden_size": 64,
-        "num_attention_heads": 4,
-        "seq_length": 64,
-        "max_position_embeddings": 64,
-        "train_micro_batch_size_per_gpu": 2,
+        **LAUNCHED,
         "train_iters": 1,
-        "optimizer": {"type": "Adam", "params": {"lr": 0.001}},
-        "separator_token_ids": [1, 2],
         "master_addr": "127.0.0.1",
         "data_path": data_path,
     }

@@ -25,6 +25,22 @@ def write_tiny_data(folder: Path, documents: int = 60, seed: int = 0) -> Path:
     return prefix
 
 
+# Of a run of two ranks that is launched but reads no data: scripts of the tests take the place of train.py.
+LAUNCHED: dict[str, Any] = {
+    "pipe_parallel_size": 2,
+    "num_layers": 2,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "seq_length": 64,
+    "max_position_embeddings": 64,
+    "train_iters": 10,
+    "train_micro_batch_size_per_gpu": 2,
+    "optimizer": {"type": "Adam", "params": {"lr": 0.001}},
+    "separator_token_ids": [1, 2],
+    "data_path": "somewhere",
+}
+
+
 def tiny_settings(data: Path, **changes: Any) -> dict[str, Any]:
     """Flat settings of a 4-layer model of width 32, fp32, batch 4, SepLLM with a window per layer."""
     settings: dict[str, Any] = {

@@ -13,22 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.hosts import fake_programs
+from tests.helpers.tiny_run import LAUNCHED
 
 pytestmark = pytest.mark.multiprocess
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "a \"b\" 'c' $(touch hacked) `touch hacked`;touch hacked\nnew line\\ %n %h äöü"
 SETTINGS = {
-    "pipe_parallel_size": 2,
-    "num_layers": 2,
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "seq_length": 64,
-    "max_position_embeddings": 64,
-    "train_iters": 10,
-    "train_micro_batch_size_per_gpu": 2,
-    "optimizer": {"type": "Adam", "params": {"lr": 0.001}},
-    "separator_token_ids": [1, 2],
+    **LAUNCHED,
     "data_path": HOSTILE,
     "hostfile": "hosts",
     "log_dir": "logs of the run",

@@ -20,21 +20,13 @@ from megatron.launcher.mpi_rank import place_of_rank
 from megatron.launcher.parcel import VARIABLE, Parcel
 from megatron.launcher.spawn import Outcome
 from tests.helpers.fake_cluster import calls, install
+from tests.helpers.tiny_run import LAUNCHED
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HOSTS = Hosts({"node1": (0, 1), "node2": (1, 3, 5)})
 SETTINGS = {
-    "pipe_parallel_size": 2,
-    "num_layers": 2,
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "seq_length": 64,
-    "max_position_embeddings": 64,
-    "train_micro_batch_size_per_gpu": 2,
+    **LAUNCHED,
     "train_iters": 3,
-    "optimizer": {"type": "Adam", "params": {"lr": 0.001}},
-    "separator_token_ids": [1, 2],
-    "data_path": "somewhere",
     "hostfile": "hosts",
     "master_addr": "127.0.0.1",
 }
