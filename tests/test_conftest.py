@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = """
-import os
+import os, time
 from pathlib import Path
 import pytest
 
@@ -17,8 +17,13 @@ MARKS
 
 @pytest.mark.parametrize("number", range(12))
 def test_one(number):
-    Path(__name__).mkdir(exist_ok=True)
-    Path(__name__, str(os.getpid())).touch()
+    here = Path(__name__)
+    here.mkdir(exist_ok=True)
+    (here / str(os.getpid())).touch()
+    if __name__ == "test_alone" and number == 0:  # the other worker has all the time it needs to take some
+        end = time.monotonic() + 120
+        while len(list(here.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
 """
 
 

@@ -87,9 +87,8 @@ def test_the_end_of_a_fixed_order_is_an_error_not_a_start_over(tmp_path: Path) -
 
 
 def test_workers_end_with_the_generator(tmp_path: Path) -> None:
-    stream = batches(
-        source(tmp_path), seq_length=4, consumed_samples=0, micro_batch_size=2, dp_rank=0, dp_size=1, workers=2
-    )
+    endless = source(tmp_path, "computed")  # a worker that has read everything would end by itself
+    stream = batches(endless, seq_length=4, consumed_samples=0, micro_batch_size=2, dp_rank=0, dp_size=1, workers=2)
     assert children() == [], "nothing starts before it is asked for"
     next(stream)
     deadline = time.monotonic() + 120
