@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 # Installed first where there is no NVIDIA GPU. Where this name brings the large wheel with CUDA, pass the arguments that
 # PyTorch's install page gives for the CPU: make TORCH_CPU="torch ..."
 TORCH_CPU ?= torch==2.13.0
-WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, len(os.sched_getaffinity(0))))' 2>/dev/null || echo 2)
+# Many tests start processes of their own: with a worker for every two cores, and at least two, the machine is just busy.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(2, min(8, len(os.sched_getaffinity(0)) // 2)))' 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: help venv quickstart test test-all test-transformers test-fast lint format clean
