@@ -117,11 +117,11 @@ def trained(model: str, seed: int, loss: float) -> Trained:
         kept=0.5,
         keys=[1.0, 0.5],
         flops=2e14,
-        seconds=60.0,
         step_seconds=2.0,
         choice=(0.5, 0.02),
         next_word=(0.1, 0.01),
         streams=dict.fromkeys(CACHES, 80.0),
+        where={"positions 0-16": loss + 1, "pairs far": loss - 1},
     )
 
 
@@ -140,6 +140,7 @@ def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
     assert trained("full", 1, 4.0).kv_bytes(study_in(tmp_path)) == 1.5 * 1024 * 2 * 160 * 4
     table = as_markdown(figures)
     assert "| Full attention | 55.15 | 4.0000 / 4.0200 |" in table and "- SepLLM <= StreamingLLM: fails" in table
+    assert "| attention | positions 0-16 | pairs far |" in table and "| SepLLM | 5.110 | 3.110 |" in table
     alone = summary(study_in(tmp_path), [trained("full", 1, 4.00), trained("sepllm", 1, 4.10)])
     assert alone["seed_deviation"] is None and alone["order"] == []
     assert "no model was trained twice" in as_markdown(alone)

@@ -50,8 +50,8 @@ def _run(study: Study, trained: list[Cell], texts: Path, vocab_size: int, jobs: 
     runner.run_together("Trainings", [study.train(cell) for cell in trained], jobs)
     after = [step(cell) for step in (study.evaluate, study.export) for cell in trained]
     runner.run_together("Held-out losses and exports", after, jobs)
-    scores = [study.score(cell) for cell in trained]
-    runner.run_together("lm_eval, and texts without end", scores + study.streams(trained), jobs)
+    scores = [step(cell) for step in (study.locate, study.score) for cell in trained]
+    runner.run_together("Where they lose, lm_eval, and texts without end", scores + study.streams(trained), jobs)
     models = {cell.model: cell for cell in reversed(trained)}
     runner.run_together("Seconds for a step, one model at a time", [study.time(cell) for cell in models.values()], 1)
 

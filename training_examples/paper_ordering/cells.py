@@ -56,6 +56,7 @@ SIZES = {
     size.name: size
     for size in (
         Size("cpu", "cpu", initial=3, separators=64, window=32, capacity=164),
+        Size("cpu-8192", "cpu", initial=3, separators=128, window=64, capacity=320),
         Size("gpu-2048", "cuda", initial=3, separators=128, window=64, capacity=320),
         Size("gpu-8192", "cuda", initial=3, separators=128, window=64, capacity=320),
     )
@@ -117,6 +118,9 @@ class Study:
 
     def stream_folder(self, cell: Cell, kind: str) -> Path:
         return self.out / "streams" / f"{cell.name}-{kind}"
+
+    def where(self, cell: Cell) -> Path:
+        return self.out / "where" / f"{cell.name}.json"
 
     def timing(self, cell: Cell) -> Path:
         return self.out / "timing" / cell.model
@@ -246,6 +250,19 @@ class Study:
             reads=self._trained(cell),
             makes=[out / "report.json"],
             clears=[out],
+        )
+
+    def locate(self, cell: Cell) -> Step:
+        """Where in its rows the model loses."""
+        settings = shape(self.size)
+        return Step(
+            f"where-{cell.name}",
+            f"Where {cell.name} loses",
+            f"python -m training_examples.paper_ordering.where --model {self.model(cell)} "
+            f"--data {self.out}/data/heldout_text_document --seq-length {settings['seq_length']} "
+            f"--window {settings['prefill_local_window_size']} --device {self.size.device} --output {self.where(cell)}",
+            reads=[*self._trained(cell), HERE / "where.py"],
+            makes=[self.where(cell)],
         )
 
     def time(self, cell: Cell) -> Step:

@@ -3,12 +3,21 @@
 import json
 import math
 import statistics
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from training_examples.paper_ordering.cells import CACHES, MODELS, Cell, Study
-from training_examples.paper_ordering.results import Trained, by_chance, loss_curve, read_trained
+from training_examples.paper_ordering.results import (
+    Trained,
+    by_chance,
+    cost_of_same_loss,
+    held_out_curve,
+    read_trained,
+    run_log,
+)
+from training_examples.quickstart.closing import machine
 
 # Perplexity of the left one is expected to be no larger.
 EXPECTED = [
@@ -36,6 +45,9 @@ def write_report(study: Study, trained_cells: list[Cell]) -> str:
     """Write report.md, results.json and loss.png into the study's folder; returns the table."""
     trained = [read_trained(study, cell) for cell in trained_cells]
     figures = summary(study, trained)
+    figures["same_loss"] = cost_of_same_loss(study, trained)
+    figures["held_out_curves"] = {one.cell.name: held_out_curve(study, one.cell) for one in trained}
+    figures["environment"] = machine() | {"commit": _commit()}
     (study.out / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     table = as_markdown(figures)
     draw(study, trained, study.out / "loss.png")
@@ -82,7 +94,9 @@ def as_markdown(figures: dict[str, Any]) -> str:
         f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average; "
         f"standard deviation: {noise}."
     )
-    return "\n".join([*rows, "", about, "", "Expected order of the held-out losses:", "", *order, ""])
+    where = ["Where they lose, nats per token:", "", *_where(figures["models"])]
+    parts = [rows, [about], ["Expected order of the held-out losses:"], order, where, _costs(figures.get("same_loss"))]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def draw(study: Study, trained: list[Trained], out: Path) -> None:
@@ -91,7 +105,7 @@ def draw(study: Study, trained: list[Trained], out: Path) -> None:
     from matplotlib.figure import Figure
 
     first = {one.cell.model: one for one in reversed(trained)}
-    curves = {model: loss_curve(study, one.cell) for model, one in first.items()}
+    curves = {model: run_log(study, one.cell).points for model, one in first.items()}
     figure = Figure(figsize=(14, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     views: list[tuple[str, Callable[[Any, Trained], float]]] = [
@@ -133,6 +147,7 @@ def _of_model(study: Study, mine: list[Trained]) -> dict[str, Any]:
         "next_word": mean(lambda one: one.next_word[0]),
         "next_word_error": mean(lambda one: one.next_word[1]),
         "streams": {kind: statistics.fmean(one.streams[kind] for one in mine) for kind in CACHES},
+        "where": {place: statistics.fmean(one.where[place] for one in mine) for place in mine[0].where},
     }
 
 
@@ -166,8 +181,40 @@ def _row(name: str, figure: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _where(models: dict[str, Any]) -> list[str]:
+    """A table of the losses by position, and by how far back the same pair of tokens stood."""
+    places = list(next(iter(models.values()))["where"])
+    lines = [f"| attention | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
+    for model, figure in models.items():
+        losses = [f"{figure['where'][place]:.3f}" for place in places]
+        lines.append(f"| {MODELS[model]} | {' | '.join(losses)} |")
+    return lines
+
+
+def _costs(same: dict[str, Any] | None) -> list[str]:
+    """A table of what the lowest training loss that all reached cost each."""
+    if same is None:
+        return []
+    lines = [
+        f"What a training loss of {same['loss']:.3f} (smoothed) cost, the lowest that all reached:",
+        "",
+        "| attention | million tokens | FLOPs | seconds |",
+        "|---|---|---|---|",
+    ]
+    for model, cost in same["models"].items():
+        flops = "?" if cost["flops"] is None else f"{cost['flops'] / 1e12:,.0f}e12"
+        lines.append(f"| {MODELS[model]} | {cost['tokens'] / 1e6:.2f} | {flops} | {cost['seconds']:,.0f} |")
+    return lines
+
+
 def _smooth(losses: list[float]) -> list[float]:
     """Means over a few reports before and after."""
     half = _SMOOTHED // 2
     windows = (losses[max(0, place - half) : place + half + 1] for place in range(len(losses)))
     return [statistics.fmean(window) for window in windows]
+
+
+def _commit() -> str | None:
+    """Of the code that wrote the report; None without git."""
+    asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

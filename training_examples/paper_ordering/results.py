@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron.monitor.events import read_events
-from megatron.report.run_log import Point, read_runs
+from megatron.report.run_log import Point, RunLog, read_runs
+from megatron.report.same_loss import same_loss
 from training_examples.paper_ordering.cells import CACHES, Cell, Study, shape
 
 
@@ -19,6 +20,7 @@ class Trained:
     loss: nats per token over `heldout_tokens`.  kept: share of the causal pairs computed.  keys: share of the last
     token's keys kept, per layer.  flops: of the training.  step_seconds: measured one model after another.
     choice, next_word: accuracies of lm_eval, each with its standard error.  streams: perplexity by kind of cache.
+    where: "positions A-B" or "pairs new", "pairs near", "pairs far" -> nats per token there.
     """
 
     cell: Cell
@@ -28,11 +30,11 @@ class Trained:
     kept: float
     keys: list[float]
     flops: float
-    seconds: float
     step_seconds: float
     choice: tuple[float, float]
     next_word: tuple[float, float]
     streams: dict[str, float]
+    where: dict[str, float]
 
     def kv_bytes(self, study: Study) -> float:
         """Bytes of keys and values that the last token of a full row needs, all layers, in fp32."""
@@ -42,7 +44,7 @@ class Trained:
 
 def read_trained(study: Study, cell: Cell) -> Trained:
     """Everything that was measured of one training."""
-    [run] = read_runs([study.run(cell)])
+    run = run_log(study, cell)
     last = run.points[-1]
     held_out = _held_out(study.log("evaluate", cell))
     scores = _newest_scores(study.scores(cell))
@@ -54,18 +56,45 @@ def read_trained(study: Study, cell: Cell) -> Trained:
         kept=statistics.fmean(point.event["kept_ratio"] for point in run.points),
         keys=[statistics.fmean(layer) for layer in zip(*_keys(run.points), strict=True)],
         flops=last.flops or math.nan,
-        seconds=last.seconds,
         step_seconds=_step_seconds(study.timing(cell)),
         choice=_accuracy(scores["ordering_choice"], "acc,none"),
         next_word=_accuracy(scores["ordering_generate"], "exact_match,first-word"),
         streams={kind: _stream(study.stream_folder(cell, kind)) for kind in CACHES},
+        where=_where(study.where(cell)),
     )
 
 
-def loss_curve(study: Study, cell: Cell) -> list[Point]:
+def run_log(study: Study, cell: Cell) -> RunLog:
     """The step reports of a training."""
     [run] = read_runs([study.run(cell)])
-    return run.points
+    return run
+
+
+def held_out_curve(study: Study, cell: Cell) -> list[tuple[float, float]]:
+    """(training tokens, held-out loss) as measured during training, over a part of the held-out tokens."""
+    run = run_log(study, cell)
+    tokens_per_step = run.points[-1].tokens / run.points[-1].iteration
+    return [(point.iteration * tokens_per_step, point.value) for point in run.sets["validation"]]
+
+
+def cost_of_same_loss(study: Study, trained: list[Trained]) -> dict[str, Any] | None:
+    """What each model, first seed, needed for the lowest training loss that all reached. None for too short runs.
+
+    seconds: steps times the measured time of one.
+    """
+    first = {one.cell.model: one for one in reversed(trained)}
+    found = same_loss([run_log(study, one.cell) for one in first.values()])
+    if found is None:
+        return None
+    costs = {
+        model: {
+            "tokens": point.tokens,
+            "flops": point.flops,
+            "seconds": point.iteration * one.step_seconds,
+        }
+        for (model, one), point in zip(first.items(), found.points, strict=True)
+    }
+    return {"loss": found.loss, "models": costs}
 
 
 def by_chance(trained: list[Trained]) -> float:
@@ -108,3 +137,9 @@ def _step_seconds(folder: Path) -> float:
 
 def _stream(folder: Path) -> float:
     return float(json.loads((folder / "report.json").read_text("utf-8"))["perplexity"])
+
+
+def _where(file: Path) -> dict[str, float]:
+    found = json.loads(file.read_text("utf-8"))
+    pairs = {f"pairs {name}": pair["loss"] for name, pair in found["pairs"].items()}
+    return {f"positions {name}": loss for name, loss in found["positions"].items()} | pairs

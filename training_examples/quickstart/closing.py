@@ -79,13 +79,18 @@ def results(out: Path) -> dict[str, Any]:
         "training": training_figures(out),
         "validation_loss": {which: validation_loss(out, which) for which in ("untrained", "trained")},
         "scores": scores(out),
-        "environment": {
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": importlib.metadata.version("torch"),
-            "deepspeed": importlib.metadata.version("deepspeed"),
-        },
+        "environment": machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions: where figures were measured."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "deepspeed": importlib.metadata.version("deepspeed"),
     }
 
 
