@@ -14,6 +14,7 @@ from megatron.launcher.elastic import Share
 from megatron.launcher.environment import repository_root
 from megatron.launcher.hostfile import Hosts
 from megatron.launcher.hosts import LOCALHOST, HostSettings, choose_hosts, needs_other_hosts
+from megatron.launcher.lasting_output import outlive_readers
 from megatron.launcher.local import Work
 from megatron.launcher.mpi import run_under_mpi
 from megatron.launcher.report import say
@@ -59,6 +60,7 @@ def launch(
     """
     script = find_script(command.script)
     args, hosts = settings_and_hosts(command)
+    outlive_readers()
     with display(args) if Path(command.script).name == "train.py" else nullcontext():
         return _launch(command, script, args, hosts, patience, note)
 

@@ -30,7 +30,7 @@ def masked_attention(
         causal = queries == plan.seq and queries > 1
     if not causal and not (plan.is_plain_causal and bias is None and queries == 1):
         keep = plan.dense_mask if queries == plan.seq else plan.mask_for(queries)
-        mask = keep[:, None]
+        mask = keep[:1, None] if plan.is_plain_causal else keep[:, None]  # one for all rows where they are alike
         if bias is not None:
             mask = torch.where(mask, bias.to(query.dtype), -torch.inf)
     return scaled_dot_product_attention(

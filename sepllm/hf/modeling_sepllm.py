@@ -143,7 +143,8 @@ class SepLLMModel(SepLLMPreTrainedModel):
         config = self.config
         needs = {
             "Self-Adjusting softmax looks at the scores of all tokens": config.softmax["kind"] != "softmax",
-            "ALiBi counts tokens": config.position_embedding == "alibi",
+            "ALiBi counts tokens": config.position_embedding == "alibi"
+            and not getattr(cache, "counts_distances", False),
             "BiPE counts segments": config.bilevel_separators is not None,
             "attention stays within documents": config.end_of_document is not None,
         }

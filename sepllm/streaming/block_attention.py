@@ -39,10 +39,14 @@ class Group:
 
 @dataclass
 class Block:
-    """What the layers of one forward need. calls: layers that have asked."""
+    """What the layers of one forward need. calls: layers that have asked.
+
+    slopes: float [heads], ALiBi's, by which a score falls with the distance of a pair; None: no ALiBi.
+    """
 
     groups: list[Group]
     frequencies: Tensor | None  # None: positions are not in the keys
+    slopes: Tensor | None = None
     calls: int = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -56,6 +60,9 @@ class Block:
             turned = self._turn(query, group.query_angle).view(batch, kv_heads, heads // kv_heads, length, width)
             keys = self._turn(key[:, :, group.keys], group.key_angle)
             score = (turned @ keys[:, :, None].transpose(-1, -2)).to(fine) * scale
+            if self.slopes is not None:
+                distance = group.query_angle[:, None] - group.key_angle
+                score = score - self.slopes.to(fine).view(kv_heads, -1, 1, 1) * distance
             scores.append(score.masked_fill(~group.visible, -math.inf))
         weights = torch.cat(scores, dim=-1).softmax(dim=-1).to(value.dtype)
         values = torch.cat([value[:, :, group.keys] for group in self.groups], dim=2)
@@ -113,11 +120,6 @@ def stream_attention(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention function of transformers' interface: [1, q, heads, d], no weights."""
-    block = _BLOCK.get()
-    if block is None:
-        raise UnsupportedError(
-            f"Attention {NAME!r} belongs to sepllm's streaming; choose sdpa or eager for this model."
-        )
     for name, reason in (
         ("sliding_window", "a sliding window of its own"),
         ("softcap", "capped scores"),
@@ -129,7 +131,17 @@ def stream_attention(
                 "Use block=1, or a model without."
             )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return block.attend(query, key, value, scale).transpose(1, 2).contiguous(), None
+    return block_in_reading().attend(query, key, value, scale).transpose(1, 2).contiguous(), None
+
+
+def block_in_reading() -> Block:
+    """The block that the forward around belongs to."""
+    block = _BLOCK.get()
+    if block is None:
+        raise UnsupportedError(
+            f"Attention {NAME!r} belongs to sepllm's streaming; choose sdpa or eager for this model."
+        )
+    return block
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from sepllm.errors import ConfigError, UnsupportedError
 from sepllm.hf.stock import stock_model
 from sepllm.streaming.block_attention import Block, Group, attention_in_blocks, groups_by_place, reading
 from sepllm.streaming.kept import Kept
+from sepllm.streaming.own_models import StreamCache, own_slopes
 from sepllm.streaming.settings import StreamSettings, stream_settings
 
 _LONGEST_BLOCK = 1024  # tokens of one forward: more need memory and are no faster
@@ -67,12 +68,13 @@ class StreamScorer:
         block: int | str = "auto",
         position_shift: bool | str = True,
     ) -> None:
-        self.model = model = stock_model(model)
+        self.slopes = own_slopes(model)
+        self.model = model = stock_model(model) if self.slopes is None else model
         self.settings: StreamSettings = stream_settings(config, schedule, block, position_shift)
         _check_model(model)
         has_rotary = any(hasattr(module, "inv_freq") for module in model.modules())
-        by_place = self.settings.positions == "cache" and self.settings.evicts
-        self.frequencies = inverse_frequencies(model) if has_rotary or by_place else None
+        turns_keys = self.slopes is None and self.settings.positions == "cache" and self.settings.evicts
+        self.frequencies = inverse_frequencies(model) if has_rotary or turns_keys else None
         self.in_blocks = self.settings.evicts and self.settings.schedule == "every_token" and self.settings.block != 1
         self.kept = Kept()
         self.read = 0
@@ -91,7 +93,7 @@ class StreamScorer:
         device = self.model.get_input_embeddings().weight.device
         inputs, targets = inputs.to(device), targets.to(device)
         step = self._read_by_rule if self.in_blocks else self._read_cached
-        with attention_in_blocks(self.model) if self.in_blocks else nullcontext():
+        with attention_in_blocks(self.model) if self.in_blocks and self.slopes is None else nullcontext():
             start = 0
             while start < inputs.shape[0]:
                 stop = min(inputs.shape[0], start + self._most_at_once())
@@ -139,7 +141,10 @@ class StreamScorer:
             self._drop(stays)
         places = torch.arange(len(self.kept), len(self.kept) + count)
         angle = position if settings.positions == "text" else places
-        logits = self._forward(ids, angle)
+        if self.slopes is None:
+            logits = self._forward(ids, angle)
+        else:
+            logits = self._forward_in_groups([self._everything(places, angle)], ids, angle)
         self.kept.append(position, rank, angle)
         self._count(places + 1)
         self.read += count
@@ -168,11 +173,8 @@ class StreamScorer:
             groups = groups_by_place(position, all_positions, all_ranks, seen, settings.window, limit)
         else:
             groups = [Group(torch.arange(len(all_positions)), seen, angle, torch.cat((kept.angle, angle)))]
-        device = ids.device
-        groups = [Group(*(tensor.to(device) for tensor in vars(group).values())) for group in groups]
-        with reading(Block(groups, self.frequencies), self.model):
-            # Rotary keys are cached as at position 0, that is unrotated; the groups turn them.
-            logits = self._forward(ids, angle if self.frequencies is None else torch.zeros_like(angle))
+        # Rotary keys are cached as at position 0, that is unrotated; the groups turn them.
+        logits = self._forward_in_groups(groups, ids, angle if self.frequencies is None else torch.zeros_like(angle))
         kept.append(position, rank, angle)
         self._count(place + 1)
         self.read += ids.shape[0]
@@ -182,6 +184,18 @@ class StreamScorer:
             )[0, 0]
         )
         return logits
+
+    def _everything(self, places: Tensor, angle: Tensor) -> Group:
+        """All that is cached, and the new tokens among themselves. places, angle: int64 [q], of the new tokens."""
+        keys = torch.arange(len(self.kept) + len(places))
+        held = keys[: len(self.kept)] if self.settings.positions == "cache" else self.kept.angle
+        return Group(keys, keys <= places[:, None], angle, torch.cat((held, angle)))
+
+    def _forward_in_groups(self, groups: list[Group], ids: Tensor, angle: Tensor) -> Tensor:
+        """A forward whose attention is that of the groups -> logits [tokens, vocabulary]."""
+        groups = [Group(*(tensor.to(ids.device) for tensor in vars(group).values())) for group in groups]
+        with reading(Block(groups, self.frequencies, self.slopes), self.model):
+            return self._forward(ids, angle)
 
     def _forward(self, ids: Tensor, angle: Tensor) -> Tensor:
         if self._live is None:
@@ -217,7 +231,7 @@ class StreamScorer:
     def _filled_cache(self) -> Any:
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache = DynamicCache() if self.slopes is None else StreamCache()
         places = torch.arange(len(self.kept))
         dtype = self.model.dtype
         for layer, (key, value) in enumerate(zip(self.kept.keys, self.kept.values, strict=True)):
