@@ -13,7 +13,7 @@ _GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 class _LastingFile(io.FileIO):
     """Standard output or error by its number. Once nobody reads it, what is written is dropped."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:

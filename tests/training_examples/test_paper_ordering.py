@@ -88,6 +88,11 @@ def test_kept_shares(tmp_path: Path, size: str) -> None:
     assert 0.13 < share(0.129) < 0.25
 
 
+def test_streams_of_what_can_be_streamed(tmp_path: Path) -> None:
+    names = [step.name for step in study_in(tmp_path).streams(cells(["sepllm", "self-adjusting"]))]
+    assert names == [f"stream-sepllm-seed{seed}-{kind}" for seed in (1234, 4321) for kind in CACHES]
+
+
 def test_first_seeds_come_first() -> None:
     chosen = cells(["streaming", "full", "fixllm"])
     assert [cell.name for cell in chosen] == [

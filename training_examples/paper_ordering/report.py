@@ -146,7 +146,7 @@ def _of_model(study: Study, mine: list[Trained]) -> dict[str, Any]:
         "choice_error": mean(lambda one: one.choice[1]),
         "next_word": mean(lambda one: one.next_word[0]),
         "next_word_error": mean(lambda one: one.next_word[1]),
-        "streams": {kind: statistics.fmean(one.streams[kind] for one in mine) for kind in CACHES},
+        "streams": {kind: statistics.fmean(one.streams[kind] for one in mine) for kind in mine[0].streams},
         "where": {place: statistics.fmean(one.where[place] for one in mine) for place in mine[0].where},
     }
 
@@ -176,7 +176,7 @@ def _row(name: str, figure: dict[str, Any]) -> str:
         f"{figure['step_seconds']:.2f}",
         f"{100 * figure['choice']:.1f} ± {100 * figure['choice_error']:.1f} %",
         f"{100 * figure['next_word']:.1f} ± {100 * figure['next_word_error']:.1f} %",
-        *(f"{figure['streams'][kind]:.2f}" for kind in CACHES),
+        *(f"{figure['streams'][kind]:.2f}" if kind in figure["streams"] else "-" for kind in CACHES),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -10,7 +10,7 @@ from typing import Any
 from megatron.monitor.events import read_events
 from megatron.report.run_log import Point, RunLog, read_runs
 from megatron.report.same_loss import same_loss
-from training_examples.paper_ordering.cells import CACHES, Cell, Study, shape
+from training_examples.paper_ordering.cells import CACHES, WHOLE_TEXTS, Cell, Study, shape
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Trained:
 
     loss: nats per token over `heldout_tokens`.  kept: share of the causal pairs computed.  keys: share of the last
     token's keys kept, per layer.  flops: of the training.  step_seconds: measured one model after another.
-    choice, next_word: accuracies of lm_eval, each with its standard error.  streams: perplexity by kind of cache.
+    choice, next_word: accuracies of lm_eval, each with its standard error.  streams: perplexity by kind of cache; may
+    be empty.
     where: "positions A-B" or "pairs new", "pairs near", "pairs far" -> nats per token there.
     """
 
@@ -59,7 +60,7 @@ def read_trained(study: Study, cell: Cell) -> Trained:
         step_seconds=_step_seconds(study.timing(cell)),
         choice=_accuracy(scores["ordering_choice"], "acc,none"),
         next_word=_accuracy(scores["ordering_generate"], "exact_match,first-word"),
-        streams={kind: _stream(study.stream_folder(cell, kind)) for kind in CACHES},
+        streams=_streams(study, cell),
         where=_where(study.where(cell)),
     )
 
@@ -135,8 +136,11 @@ def _step_seconds(folder: Path) -> float:
     return statistics.median(event["seconds"] for event in steps[1:])
 
 
-def _stream(folder: Path) -> float:
-    return float(json.loads((folder / "report.json").read_text("utf-8"))["perplexity"])
+def _streams(study: Study, cell: Cell) -> dict[str, float]:
+    if cell.model in WHOLE_TEXTS:
+        return {}
+    reports = {kind: study.stream_folder(cell, kind) / "report.json" for kind in CACHES}
+    return {kind: float(json.loads(report.read_text("utf-8"))["perplexity"]) for kind, report in reports.items()}
 
 
 def _where(file: Path) -> dict[str, float]:
