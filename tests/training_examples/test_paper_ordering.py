@@ -19,7 +19,7 @@ from megatron.model.config import model_config_from_args
 from megatron.model.gpt_model import GPTModel
 from megatron.mpu.parallel_state import TensorParallel
 from megatron.neox_arguments.arguments import NeoXArgs
-from megatron.neox_arguments.load import arguments_from_texts
+from megatron.neox_arguments.load import load_arguments
 from training_examples.paper_ordering.cells import CACHES, MODELS, SIZES, TWICE, Cell, Study, cells, shape
 from training_examples.paper_ordering.corpus import joined_lines, split
 from training_examples.paper_ordering.report import as_markdown, summary
@@ -36,14 +36,9 @@ def study_in(folder: Path, size: str = "cpu") -> Study:
 def arguments_of(study: Study, cell: Cell) -> NeoXArgs:
     """What a training of the study would run with; the separators are ids here, there is no tokenizer."""
     asked = parse_command(shlex.split(study.train(cell).command)[2:])
-    texts = [(file, (ROOT / file).read_text("utf-8")) for file in asked.files if not file.endswith("data.yml")]
-    inherited = [("sepllm.yml", (ROOT / "training_examples/paper_ordering/attention/sepllm.yml").read_text("utf-8"))]
-    texts = [
-        (name, text.replace("based_on: sepllm.yml", ""))
-        for name, text in (inherited if "sepllm-ht" in cell.model else []) + texts
-    ]
-    texts = [(name, text.replace('separators: ".,?!;: \\t\\n"', "separator_token_ids: [3, 5]")) for name, text in texts]
-    return arguments_from_texts(texts, asked.overrides, world_size=1)
+    files = [str(ROOT / file) for file in asked.files if not file.endswith("data.yml")]
+    ids = ["separators=null", "separator_token_ids=[3, 5]"] if "sepllm" in cell.model else []
+    return load_arguments(files, [*asked.overrides, *ids], world_size=1)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -86,6 +81,13 @@ def test_kept_shares(tmp_path: Path, size: str) -> None:
 
     assert share(1 / intervals[0]) == pytest.approx(share(0.129), rel=0.05)
     assert 0.13 < share(0.129) < 0.25
+
+
+def test_sizes_that_differ_in_little() -> None:
+    cpu, rotary, long = (shape(SIZES[name]) for name in ("cpu", "cpu-rotary", "cpu-8192"))
+    assert {key for key in cpu | rotary if cpu.get(key) != rotary.get(key)} == {"pos_emb"}
+    assert cpu["seq_length"] * cpu["train_micro_batch_size_per_gpu"] == long["seq_length"]
+    assert (cpu["hidden_size"], cpu["num_layers"]) == (long["hidden_size"], long["num_layers"])
 
 
 def test_streams_of_what_can_be_streamed(tmp_path: Path) -> None:

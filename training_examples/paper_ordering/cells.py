@@ -48,15 +48,21 @@ class Size:
 
 
 def shape(size: Size) -> dict[str, Any]:
-    """The settings of a size."""
-    settings: dict[str, Any] = yaml.safe_load((HERE / size.name / "size.yml").read_text("utf-8"))
-    return settings
+    """The settings of a size, with those of the size that it is based on."""
+    return _with_base(HERE / size.name / "size.yml")
+
+
+def _with_base(file: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+    base = settings.pop("based_on", None)
+    return settings if base is None else _with_base(file.parent / base) | settings
 
 
 SIZES = {
     size.name: size
     for size in (
         Size("cpu", "cpu", initial=3, separators=64, window=32, capacity=164),
+        Size("cpu-rotary", "cpu", initial=3, separators=64, window=32, capacity=164),
         Size("cpu-8192", "cpu", initial=3, separators=128, window=64, capacity=320),
         Size("gpu-2048", "cuda", initial=3, separators=128, window=64, capacity=320),
         Size("gpu-8192", "cuda", initial=3, separators=128, window=64, capacity=320),
