@@ -102,6 +102,7 @@ def test_first_seeds_come_first() -> None:
         *("full-seed4321", "streaming-seed4321"),
     ]
     assert set(TWICE) <= set(MODELS)
+    assert [cell.name for cell in cells(["full", "sepllm"], once=True)] == ["full-seed1234", "sepllm-seed1234"]
 
 
 def test_texts_are_held_out_whole(tmp_path: Path) -> None:

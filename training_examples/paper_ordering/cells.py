@@ -82,12 +82,11 @@ class Cell:
         return f"{self.model}-seed{self.seed}"
 
 
-def cells(models: Iterable[str]) -> list[Cell]:
-    """All first seeds, then the second ones."""
+def cells(models: Iterable[str], once: bool = False) -> list[Cell]:
+    """All first seeds, then the second ones, unless every model is trained once."""
     wanted = [model for model in MODELS if model in set(models)]
-    return [Cell(model, FIRST_SEED) for model in wanted] + [
-        Cell(model, SECOND_SEED) for model in wanted if model in TWICE
-    ]
+    again = [] if once else [model for model in wanted if model in TWICE]
+    return [Cell(model, FIRST_SEED) for model in wanted] + [Cell(model, SECOND_SEED) for model in again]
 
 
 @dataclass(frozen=True)
