@@ -11,8 +11,10 @@ def main() -> None:
     """Read the settings, then train; megatron/training/pretrain.py tells the story."""
     from megatron.launcher.accelerators import visible_accelerators
     from megatron.launcher.environment import accelerator_variables, scheduler_rank_variables
+    from megatron.launcher.lasting_output import outlive_readers
     from megatron.neox_arguments.cli import arguments_from_command_line
 
+    outlive_readers()
     os.environ.update(scheduler_rank_variables(os.environ))
     os.environ.update(accelerator_variables(os.environ, visible_accelerators()))
     args = arguments_from_command_line(sys.argv[1:], int(os.environ.get("WORLD_SIZE", "1")))

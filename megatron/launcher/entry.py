@@ -18,7 +18,6 @@ from typing import NoReturn
 from megatron.errors import PeerError, SettingsError, StopRequested, UserError
 from megatron.launcher.exit_marks import leave_mark
 from megatron.launcher.failure_record import leave_record
-from megatron.launcher.lasting_output import outlive_readers
 from megatron.launcher.place import host, place
 from megatron.neox_arguments.secrets import hide
 
@@ -60,8 +59,6 @@ def run(main: Callable[[], int | None]) -> int:
     """Run main() and return the exit code; messages have been printed or handed to the launcher."""
     dump_stacks_on_request()
     write_whole_lines()
-    if _is_rank():
-        outlive_readers()
     try:
         return main() or 0
     except KeyboardInterrupt:

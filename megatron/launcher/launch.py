@@ -60,8 +60,10 @@ def launch(
     """
     script = find_script(command.script)
     args, hosts = settings_and_hosts(command)
+    if Path(command.script).name != "train.py":
+        return _launch(command, script, args, hosts, patience, note)
     outlive_readers()
-    with display(args) if Path(command.script).name == "train.py" else nullcontext():
+    with display(args):
         return _launch(command, script, args, hosts, patience, note)
 
 

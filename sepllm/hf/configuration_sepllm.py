@@ -168,6 +168,15 @@ class SepLLMConfig(PretrainedConfig):
         """Learned positions, or the learned place inside a segment of bilevel positions."""
         return self.position_embedding == "learned" or self.bilevel_separators is not None
 
+    def needs_of_whole_text(self) -> list[str]:
+        """Why tokens that a cache dropped would be missed, whatever it says of the distances of those it kept."""
+        needs = {
+            "Self-Adjusting softmax looks at the scores of all tokens": self.softmax["kind"] != "softmax",
+            "BiPE counts segments": self.bilevel_separators is not None,
+            "attention stays within documents": self.end_of_document is not None,
+        }
+        return [need for need, present in needs.items() if present]
+
     def separator_rule(self) -> SeparatorRule:
         """The dictionary `sepllm`, checked. Raises ValueError naming what is unknown, missing or out of range."""
         given = dict(self.sepllm)

@@ -140,16 +140,11 @@ class SepLLMModel(SepLLMPreTrainedModel):
 
     def _evicting_sight(self, cache: Any, ids: Tensor, attention_mask: Tensor | None) -> Sight:
         """What a SepCache lets the new tokens see. ValueError where dropped tokens would be needed again."""
-        config = self.config
-        needs = {
-            "Self-Adjusting softmax looks at the scores of all tokens": config.softmax["kind"] != "softmax",
-            "ALiBi counts tokens": config.position_embedding == "alibi"
-            and not getattr(cache, "counts_distances", False),
-            "BiPE counts segments": config.bilevel_separators is not None,
-            "attention stays within documents": config.end_of_document is not None,
-        }
-        if found := [need for need, present in needs.items() if present]:
-            raise ValueError(f"SepCache drops tokens that this model needs: {'; '.join(found)}. Leave the cache out.")
+        needs = self.config.needs_of_whole_text()
+        if self.config.position_embedding == "alibi" and not getattr(cache, "counts_distances", False):
+            needs.append("ALiBi counts tokens")
+        if needs:
+            raise ValueError(f"SepCache drops tokens that this model needs: {'; '.join(needs)}. Leave the cache out.")
         if getattr(cache, "APPLY_PE_SHIFT", False):
             raise ValueError("This model's positions are those of the text; make the SepCache without APPLY_PE_SHIFT.")
         mask = None if attention_mask is None else attention_mask.bool()

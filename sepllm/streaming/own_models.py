@@ -25,13 +25,8 @@ def own_slopes(model: Any) -> Tensor | None:
     config = model.config
     if not has_own_rule(model) or config.position_embedding != "alibi":
         return None
-    needs = {
-        "a Self-Adjusting softmax, which looks at the scores of all tokens": config.softmax["kind"] != "softmax",
-        "BiPE, which counts segments of the whole text": config.bilevel_separators is not None,
-        "attention within documents, whose ends are dropped": config.end_of_document is not None,
-    }
-    if found := [need for need, present in needs.items() if present]:
-        raise UnsupportedError(f"{type(model).__name__} has ALiBi and {'; '.join(found)}. Streaming cannot be exact.")
+    if needs := config.needs_of_whole_text():
+        raise UnsupportedError(f"Streaming drops tokens that {type(model).__name__} needs: {'; '.join(needs)}.")
     return torch.tensor(alibi_slopes(config.num_attention_heads), device=next(model.parameters()).device)
 
 

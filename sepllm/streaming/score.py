@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import DynamicCache
 
 from sepllm.attention.rule import token_kinds
 from sepllm.cache.policy import is_due, rank_tokens, survivors, visible
@@ -229,8 +230,6 @@ class StreamScorer:
         self.kept.append_states(keys, [layer.values[:, :, held:] for layer in layers])
 
     def _filled_cache(self) -> Any:
-        from transformers import DynamicCache
-
         cache = DynamicCache() if self.slopes is None else StreamCache()
         places = torch.arange(len(self.kept))
         dtype = self.model.dtype

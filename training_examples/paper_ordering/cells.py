@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from megatron.neox_arguments.problems import Problems
+from megatron.neox_arguments.sources import merge, read_files
 from training_examples.quickstart.steps import Step
 
 HERE = Path("training_examples/paper_ordering")
@@ -49,13 +49,10 @@ class Size:
 
 def shape(size: Size) -> dict[str, Any]:
     """The settings of a size, with those of the size that it is based on."""
-    return _with_base(HERE / size.name / "size.yml")
-
-
-def _with_base(file: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
-    base = settings.pop("based_on", None)
-    return settings if base is None else _with_base(file.parent / base) | settings
+    problems = Problems()
+    settings = merge(read_files([HERE / size.name / "size.yml"], problems), [], problems)
+    problems.stop_if_any()
+    return {key: entry.value for key, entry in settings.items()}
 
 
 SIZES = {

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.errors import DataError
+from megatron.launcher.entry import run_main
 
 PAIRS = ("new", "near", "far")
 FIRST_EDGE = 16
-BATCH = 8
+BATCH = 8192  # tokens of one forward
 
 
 def pair_kinds(tokens: NDArray[np.int64], window: int) -> NDArray[np.int64]:
@@ -51,7 +53,7 @@ def spread_rows(data: IndexedDataset, rows: int, seq_length: int) -> NDArray[np.
     """`rows` rows of seq_length + 1 ids, evenly spread over all tokens, whatever documents they touch."""
     last = data.num_tokens - seq_length - 1
     if last < 0:
-        raise SystemExit(f"{data.num_tokens} tokens are too few for one row of {seq_length} and the token after it.")
+        raise DataError(f"{data.num_tokens} tokens are too few for one row of {seq_length} and the token after it.")
     starts = np.linspace(0, last, min(rows, last + 1)).astype(np.int64)
     return np.stack([data.tokens(int(start), seq_length + 1).astype(np.int64) for start in starts])
 
@@ -59,8 +61,9 @@ def spread_rows(data: IndexedDataset, rows: int, seq_length: int) -> NDArray[np.
 def token_losses(model: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """[R, S + 1] ids -> [R, S] nats, a few rows at a time."""
     losses = []
+    together = max(1, BATCH // (rows.shape[1] - 1))
     with torch.no_grad():
-        for batch in torch.from_numpy(rows).to(model.device).split(BATCH):
+        for batch in torch.from_numpy(rows).to(model.device).split(together):
             logits = model(batch[:, :-1]).logits.float()
             losses.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none"))
     return torch.cat(losses).cpu().numpy()
@@ -106,4 +109,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -98,5 +98,5 @@ def test_with_text_positions_it_is_the_rule_of_the_model(tmp_path: Path) -> None
 )
 def test_what_needs_the_whole_text_is_refused(tmp_path: Path, changes: dict) -> None:
     model = exported(tmp_path, pos_emb="alibi", **changes)
-    with pytest.raises(UnsupportedError, match="has ALiBi and"):
+    with pytest.raises(UnsupportedError, match="drops tokens that"):
         StreamScorer(model, RULE, "every_token")
