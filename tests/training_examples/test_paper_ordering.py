@@ -134,9 +134,11 @@ def trained(model: str, seed: int, loss: float) -> Trained:
 
 
 def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
-    runs = [trained("full", 1, 4.00), trained("full", 2, 4.02), trained("sepllm", 1, 4.10), trained("sepllm", 2, 4.12)]
-    runs += [trained("streaming", 1, 4.05), trained("sepllm-ht", 1, 4.11)]
-    assert by_chance(runs) == pytest.approx(math.sqrt(2e-4))
+    runs = [trained("full", 1, 4.00), trained("full", 2, 4.02), trained("sepllm", 1, 4.10), trained("sepllm", 2, 4.125)]
+    runs += [trained("streaming", 1, 4.05), trained("sepllm-ht", 1, 4.095)]
+    assert by_chance(runs) == pytest.approx(0.0025), (
+        "half of what the two differences differ by; the seeds' own 0.02 is no error"
+    )
     figures = summary(study_in(tmp_path), runs)
     verdicts = {(one["left"], one["right"]): one["verdict"].split(",")[0] for one in figures["order"]}
     assert verdicts == {
@@ -144,14 +146,14 @@ def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
         ("sepllm-ht", "sepllm"): "undecided",
         ("sepllm", "streaming"): "fails",
     }
-    assert figures["models"]["full"]["perplexity"] == pytest.approx(math.exp(4.01))
+    assert figures["models"]["full"]["perplexity"] == pytest.approx(math.exp(4.00))
     assert trained("full", 1, 4.0).kv_bytes(study_in(tmp_path)) == 1.5 * 1024 * 2 * 160 * 4
     table = as_markdown(figures)
-    assert "| Full attention | 55.15 | 4.0000 / 4.0200 |" in table and "- SepLLM <= StreamingLLM: fails" in table
-    assert "| attention | positions 0-16 | pairs far |" in table and "| SepLLM | 5.110 | 3.110 |" in table
+    assert "| Full attention | 54.60 | 4.0000 / 4.0200 |" in table and "- SepLLM <= StreamingLLM: fails" in table
+    assert "| attention | positions 0-16 | pairs far |" in table and "| SepLLM | 5.100 | 3.100 |" in table
     alone = summary(study_in(tmp_path), [trained("full", 1, 4.00), trained("sepllm", 1, 4.10)])
     assert alone["seed_deviation"] is None and alone["order"] == []
-    assert "no model was trained twice" in as_markdown(alone)
+    assert "too few were trained twice" in as_markdown(alone)
 
 
 @pytest.mark.exhaustive
@@ -172,4 +174,5 @@ def test_the_whole_study_with_a_short_training(tmp_path: Path) -> None:
     report = (tmp_path / "out" / "report.md").read_text("utf-8")
     assert "| SepLLM |" in report and (tmp_path / "out" / "loss.png").stat().st_size > 10_000
     figures = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
-    assert len(figures["models"]["sepllm"]["seeds"]) == 2 and figures["seed_deviation"] > 0
+    assert len(figures["models"]["sepllm"]["seeds"]) == 2
+    assert figures["seed_deviation"] is None, "one model tells nothing of differences between models"

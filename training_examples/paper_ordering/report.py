@@ -56,7 +56,7 @@ def write_report(study: Study, trained_cells: list[Cell]) -> str:
 
 
 def summary(study: Study, trained: list[Trained]) -> dict[str, Any]:
-    """All figures of the report: per model the mean over its seeds, the seeds themselves, and the order."""
+    """All figures of the report: per model those of its first seed, the losses of all its seeds, and the order."""
     models = {}
     for model in MODELS:
         mine = [one for one in trained if one.cell.model == model]
@@ -84,7 +84,9 @@ def as_markdown(figures: dict[str, Any]) -> str:
     ]
     rows += [_row(MODELS[model], figure) for model, figure in figures["models"].items()]
     chance = figures["seed_deviation"]
-    noise = "no model was trained twice" if chance is None else f"{chance:.4f} nats between seeds of one model"
+    noise = (
+        "too few were trained twice" if chance is None else f"{chance:.4f} nats, what all models share of a seed aside"
+    )
     order = [
         f"- {MODELS[one['left']]} <= {MODELS[one['right']]}: {one['verdict']} ({one['difference']:+.4f} nats)"
         for one in figures["order"]
@@ -92,7 +94,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
     about = (
         f"{figures['tokens']:,.0f} tokens of training each, {figures['heldout_tokens']:,} held-out tokens, streams of "
         f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average; "
-        f"standard deviation: {noise}."
+        f"standard deviation of a loss: {noise}."
     )
     where = ["Where they lose, nats per token:", "", *_where(figures["models"])]
     parts = [rows, [about], ["Expected order of the held-out losses:"], order, where, _costs(figures.get("same_loss"))]
@@ -130,39 +132,39 @@ def draw(study: Study, trained: list[Trained], out: Path) -> None:
 
 
 def _of_model(study: Study, mine: list[Trained]) -> dict[str, Any]:
-    def mean(of: Callable[[Trained], float]) -> float:
-        return statistics.fmean(of(one) for one in mine)
-
-    loss = mean(lambda one: one.loss)
+    """mine: its trainings, the first seed first. Means over seeds would not compare with models trained once."""
+    first = mine[0]
     return {
         "seeds": {one.cell.seed: one.loss for one in mine},
-        "loss": loss,
-        "perplexity": math.exp(loss),
-        "kept": mean(lambda one: one.kept),
-        "kv_bytes": mean(lambda one: one.kv_bytes(study)),
-        "flops": mean(lambda one: one.flops),
-        "step_seconds": mine[0].step_seconds,
-        "choice": mean(lambda one: one.choice[0]),
-        "choice_error": mean(lambda one: one.choice[1]),
-        "next_word": mean(lambda one: one.next_word[0]),
-        "next_word_error": mean(lambda one: one.next_word[1]),
-        "streams": {kind: statistics.fmean(one.streams[kind] for one in mine) for kind in mine[0].streams},
-        "where": {place: statistics.fmean(one.where[place] for one in mine) for place in mine[0].where},
+        "loss": first.loss,
+        "perplexity": math.exp(first.loss),
+        "kept": first.kept,
+        "kv_bytes": first.kv_bytes(study),
+        "flops": first.flops,
+        "step_seconds": first.step_seconds,
+        "choice": first.choice[0],
+        "choice_error": first.choice[1],
+        "next_word": first.next_word[0],
+        "next_word_error": first.next_word[1],
+        "streams": first.streams,
+        "stream_seeds": {one.cell.seed: one.streams for one in mine},
+        "where": first.where,
     }
 
 
 def _compare(models: dict[str, Any], left: str, right: str, chance: float) -> dict[str, Any]:
-    """holds, fails or undecided: a difference below twice its own standard deviation says nothing."""
-    difference = models[right]["loss"] - models[left]["loss"]
-    seeds = [len(models[model]["seeds"]) for model in (left, right)]
-    deviation = chance * math.sqrt(sum(1 / number for number in seeds))
+    """By the seeds that both have: a difference below twice its own standard deviation says nothing."""
+    losses = [models[model]["seeds"] for model in (left, right)]
+    common = sorted(set(losses[0]) & set(losses[1]))
+    difference = statistics.fmean(losses[1][seed] - losses[0][seed] for seed in common)
+    deviation = chance * math.sqrt(2 / len(common))
     if math.isnan(deviation):
         verdict = "holds, by one seed" if difference >= 0 else "fails, by one seed"
     elif abs(difference) < 2 * deviation:
         verdict = f"undecided, within 2 x {deviation:.4f}"
     else:
         verdict = "holds" if difference > 0 else "fails"
-    return {"left": left, "right": right, "difference": difference, "verdict": verdict}
+    return {"left": left, "right": right, "difference": difference, "seeds": len(common), "verdict": verdict}
 
 
 def _row(name: str, figure: dict[str, Any]) -> str:

@@ -99,15 +99,26 @@ def cost_of_same_loss(study: Study, trained: list[Trained]) -> dict[str, Any] | 
 
 
 def by_chance(trained: list[Trained]) -> float:
-    """How far apart two losses of one model with different seeds lie: the pooled standard deviation, nats per token.
+    """The standard deviation of a loss about what its model and its seed explain, nats per token.
 
-    NaN where no model was trained twice.
+    A seed decides initial weights and the order of the data for all models alike, so its effect is common to them and
+    no error of their differences. NaN where fewer than two models were trained with the same two seeds.
     """
-    losses: dict[str, list[float]] = {}
+    losses: dict[str, dict[int, float]] = {}
     for one in trained:
-        losses.setdefault(one.cell.model, []).append(one.loss)
-    variances = [statistics.variance(values) for values in losses.values() if len(values) > 1]
-    return math.sqrt(statistics.fmean(variances)) if variances else math.nan
+        losses.setdefault(one.cell.model, {})[one.cell.seed] = one.loss
+    seeds = sorted({one.cell.seed for one in trained})
+    table = [[of_model[seed] for seed in seeds] for of_model in losses.values() if set(of_model) == set(seeds)]
+    if len(table) < 2 or len(seeds) < 2:
+        return math.nan
+    of_seed = [statistics.fmean(column) for column in zip(*table, strict=True)]
+    overall = statistics.fmean(of_seed)
+    squares = sum(
+        (loss - statistics.fmean(row) - mean + overall) ** 2
+        for row in table
+        for loss, mean in zip(row, of_seed, strict=True)
+    )
+    return math.sqrt(squares / ((len(table) - 1) * (len(seeds) - 1)))
 
 
 def _keys(points: list[Point]) -> list[list[float]]:
