@@ -23,7 +23,7 @@ from megatron.neox_arguments.load import load_arguments
 from training_examples.paper_ordering.cells import CACHES, MODELS, SIZES, TWICE, Cell, Study, cells, shape
 from training_examples.paper_ordering.corpus import joined_lines, split
 from training_examples.paper_ordering.report import as_markdown, summary
-from training_examples.paper_ordering.results import Trained, by_chance
+from training_examples.paper_ordering.results import Trained, by_chance, training_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = 64
@@ -154,6 +154,23 @@ def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
     alone = summary(study_in(tmp_path), [trained("full", 1, 4.00), trained("sepllm", 1, 4.10)])
     assert alone["seed_deviation"] is None and alone["order"] == []
     assert "too few were trained twice" in as_markdown(alone)
+
+
+def test_training_losses_are_compared_at_the_same_steps(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    runs = [trained(model, 1234, 4.0) for model in ("full", "sepllm")]
+    for one, above in zip(runs, (0.0, 0.25), strict=True):
+        steps = [{"kind": "step", "iteration": step, "loss": 8 - step / 8 + above} for step in range(1, 17)]
+        if above:
+            steps[4]["loss"] = 1.0  # the report after a resume
+            del steps[6]
+        study.run(one.cell).mkdir(parents=True)
+        log = study.run(one.cell) / "events.jsonl"
+        log.write_text("".join(json.dumps({"time": 0.0, **step}) + "\n" for step in steps))
+    found = training_apart(study, runs)
+    assert found == {"reference": "full", "quarters": {"sepllm": pytest.approx([0.25] * 4)}}
+    table = as_markdown(summary(study, runs) | {"training_apart": found})
+    assert "| SepLLM | +0.2500 | +0.2500 | +0.2500 | +0.2500 |" in table
 
 
 @pytest.mark.exhaustive

@@ -4,18 +4,20 @@ import json
 import math
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from training_examples.paper_ordering.cells import CACHES, MODELS, Cell, Study
 from training_examples.paper_ordering.results import (
     Trained,
+    apart,
     by_chance,
     cost_of_same_loss,
     held_out_curve,
     read_trained,
     run_log,
+    training_apart,
 )
 from training_examples.quickstart.closing import machine
 
@@ -38,7 +40,7 @@ COLUMNS = [
     "next word",
     *(f"stream, {kind}" for kind in CACHES),
 ]
-_SMOOTHED = 7
+_AROUND = 4  # reports
 
 
 def write_report(study: Study, trained_cells: list[Cell]) -> str:
@@ -46,6 +48,7 @@ def write_report(study: Study, trained_cells: list[Cell]) -> str:
     trained = [read_trained(study, cell) for cell in trained_cells]
     figures = summary(study, trained)
     figures["same_loss"] = cost_of_same_loss(study, trained)
+    figures["training_apart"] = training_apart(study, trained)
     figures["held_out_curves"] = {one.cell.name: held_out_curve(study, one.cell) for one in trained}
     figures["environment"] = machine() | {"commit": _commit()}
     (study.out / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -97,18 +100,24 @@ def as_markdown(figures: dict[str, Any]) -> str:
         f"standard deviation of a loss: {noise}."
     )
     where = ["Where they lose, nats per token:", "", *_where(figures["models"])]
-    parts = [rows, [about], ["Expected order of the held-out losses:"], order, where, _costs(figures.get("same_loss"))]
+    differences, costs = _differences(figures.get("training_apart")), _costs(figures.get("same_loss"))
+    parts = [rows, [about], ["Expected order of the held-out losses:"], order, differences, where, costs]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def draw(study: Study, trained: list[Trained], out: Path) -> None:
-    """Training loss against tokens, FLOPs and seconds; the seconds are steps times the time measured for one."""
+    """Training loss against tokens, FLOPs and seconds (steps x the time measured for one), and how far from the first.
+
+    The last view is of differences at the same step, where all models read the same tokens: far less noise than losses.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     first = {one.cell.model: one for one in reversed(trained)}
-    curves = {model: run_log(study, one.cell).points for model, one in first.items()}
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    runs = {model: first[model] for model in MODELS if model in first}
+    curves = {model: run_log(study, one.cell).points for model, one in runs.items()}
+    reference = next(iter(curves))
+    figure = Figure(figsize=(11, 8), layout="constrained")
     FigureCanvasAgg(figure)
     views: list[tuple[str, Callable[[Any, Trained], float]]] = [
         ("training tokens, millions", lambda point, one: point.tokens / 1e6),
@@ -116,18 +125,24 @@ def draw(study: Study, trained: list[Trained], out: Path) -> None:
         ("seconds (steps x seconds of a step)", lambda point, one: point.iteration * one.step_seconds),
     ]
     for place, (label, across) in enumerate(views):
-        axes = figure.add_subplot(1, 3, place + 1)
-        for number, model in enumerate(model for model in MODELS if model in curves):
-            points = curves[model]
-            losses = _smooth([point.loss for point in points])
-            x = [across(point, first[model]) for point in points]
+        axes = figure.add_subplot(2, 2, place + 1, xlabel=label, ylabel="training loss, nats per token")
+        for number, (model, points) in enumerate(curves.items()):
+            x = [across(point, runs[model]) for point in points]
+            losses = _around([point.loss for point in points], statistics.fmean)
             axes.plot(x, losses, color=f"C{number}", label=MODELS[model], linewidth=1.2)
-        axes.set_xlabel(label)
         axes.set_ylim(top=min(7.0, axes.get_ylim()[1]))
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    axes = figure.add_subplot(
+        2, 2, 4, xlabel=views[0][0], ylabel=f"training loss less that of {_short(reference)}, nats"
+    )
+    for number, points in enumerate(curves.values()):
+        tokens, differences = zip(*apart(points, curves[reference]), strict=True)
+        # Medians: the report after a resume is a mean over fewer steps, so not of the same tokens.
+        y = _around(differences, statistics.median)
+        axes.plot([token / 1e6 for token in tokens], y, color=f"C{number}", linewidth=1.2)
+    for axes in figure.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("training loss, nats per token")
-    figure.axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(out, dpi=110)
 
 
@@ -183,6 +198,23 @@ def _row(name: str, figure: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _differences(found: dict[str, Any] | None) -> list[str]:
+    """A table of the training losses less the first model's, by quarters of the training."""
+    if not found or not found["quarters"]:
+        return []
+    lines = [
+        f"Training loss less that of {_short(found['reference'])} at the same steps, nats per token:",
+        "",
+        "| attention | first quarter | second | third | last |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {MODELS[model]} | {' | '.join(f'{one:+.4f}' for one in each)} |"
+        for model, each in found["quarters"].items()
+    ]
+    return lines
+
+
 def _where(models: dict[str, Any]) -> list[str]:
     """A table of the losses by position, and by how far back the same pair of tokens stood."""
     places = list(next(iter(models.values()))["where"])
@@ -191,6 +223,10 @@ def _where(models: dict[str, Any]) -> list[str]:
         losses = [f"{figure['where'][place]:.3f}" for place in places]
         lines.append(f"| {MODELS[model]} | {' | '.join(losses)} |")
     return lines
+
+
+def _short(model: str) -> str:
+    return MODELS[model].split(",")[0].replace("Full", "full")
 
 
 def _costs(same: dict[str, Any] | None) -> list[str]:
@@ -209,11 +245,10 @@ def _costs(same: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _smooth(losses: list[float]) -> list[float]:
-    """Means over a few reports before and after."""
-    half = _SMOOTHED // 2
-    windows = (losses[max(0, place - half) : place + half + 1] for place in range(len(losses)))
-    return [statistics.fmean(window) for window in windows]
+def _around(values: Sequence[float], middle: Callable[[Sequence[float]], float]) -> list[float]:
+    """For each value the middle, a mean or a median, of it and a few before and after."""
+    windows = (values[max(0, place - _AROUND) : place + _AROUND + 1] for place in range(len(values)))
+    return [middle(window) for window in windows]
 
 
 def _commit() -> str | None:

@@ -4,13 +4,14 @@ import json
 import math
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from megatron.monitor.events import read_events
 from megatron.report.run_log import Point, RunLog, read_runs
 from megatron.report.same_loss import same_loss
-from training_examples.paper_ordering.cells import CACHES, WHOLE_TEXTS, Cell, Study, shape
+from training_examples.paper_ordering.cells import CACHES, MODELS, WHOLE_TEXTS, Cell, Study, shape
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,29 @@ def held_out_curve(study: Study, cell: Cell) -> list[tuple[float, float]]:
     run = run_log(study, cell)
     tokens_per_step = run.points[-1].tokens / run.points[-1].iteration
     return [(point.iteration * tokens_per_step, point.value) for point in run.sets["validation"]]
+
+
+def training_apart(study: Study, trained: list[Trained]) -> dict[str, Any]:
+    """How far above the first model's training loss each other one lay, per quarter of the steps, nats; first seeds.
+
+    Medians over the reports of the same steps, which are of the same tokens: the one after a resume leaves some out.
+    """
+    first = {one.cell.model: one for one in reversed(trained)}
+    curves = {model: run_log(study, first[model].cell).points for model in MODELS if model in first}
+    reference = next(iter(curves))
+    quarters = {}
+    for model, points in curves.items():
+        differences = [difference for _, difference in apart(points, curves[reference])]
+        bounds = [len(differences) * quarter // 4 for quarter in range(5)]
+        if len(differences) >= 4 and model != reference:
+            quarters[model] = [statistics.median(differences[low:high]) for low, high in pairwise(bounds)]
+    return {"reference": reference, "quarters": quarters}
+
+
+def apart(points: list[Point], others: list[Point]) -> list[tuple[float, float]]:
+    """(training tokens, loss less that of the others) at every step that both report."""
+    there = {point.iteration: point.loss for point in others}
+    return [(point.tokens, point.loss - there[point.iteration]) for point in points if point.iteration in there]
 
 
 def cost_of_same_loss(study: Study, trained: list[Trained]) -> dict[str, Any] | None:
