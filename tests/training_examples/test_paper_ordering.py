@@ -20,7 +20,7 @@ from megatron.model.gpt_model import GPTModel
 from megatron.mpu.parallel_state import TensorParallel
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import load_arguments
-from training_examples.paper_ordering.cells import CACHES, MODELS, SIZES, TWICE, Cell, Study, cells, shape
+from training_examples.paper_ordering.cells import CACHES, MODELS, REPEATED, SEEDS, SIZES, Cell, Study, cells, shape
 from training_examples.paper_ordering.corpus import joined_lines, split
 from training_examples.paper_ordering.report import as_markdown, summary
 from training_examples.paper_ordering.results import Trained, by_chance, training_apart
@@ -92,7 +92,7 @@ def test_sizes_that_differ_in_little() -> None:
 
 def test_streams_of_what_can_be_streamed(tmp_path: Path) -> None:
     names = [step.name for step in study_in(tmp_path).streams(cells(["sepllm", "self-adjusting"]))]
-    assert names == [f"stream-sepllm-seed{seed}-{kind}" for seed in (1234, 4321) for kind in CACHES]
+    assert names == [f"stream-sepllm-seed{seed}-{kind}" for seed in SEEDS for kind in CACHES]
 
 
 def test_first_seeds_come_first() -> None:
@@ -100,8 +100,9 @@ def test_first_seeds_come_first() -> None:
     assert [cell.name for cell in chosen] == [
         *("full-seed1234", "fixllm-seed1234", "streaming-seed1234"),
         *("full-seed4321", "streaming-seed4321"),
+        *("full-seed7531", "streaming-seed7531"),
     ]
-    assert set(TWICE) <= set(MODELS)
+    assert set(REPEATED) <= set(MODELS)
     assert [cell.name for cell in cells(["full", "sepllm"], once=True)] == ["full-seed1234", "sepllm-seed1234"]
 
 
@@ -136,24 +137,30 @@ def trained(model: str, seed: int, loss: float) -> Trained:
 def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
     runs = [trained("full", 1, 4.00), trained("full", 2, 4.02), trained("sepllm", 1, 4.10), trained("sepllm", 2, 4.125)]
     runs += [trained("streaming", 1, 4.05), trained("sepllm-ht", 1, 4.095)]
-    assert by_chance(runs) == pytest.approx(0.0025), (
+    chance = by_chance(runs)
+    assert chance.deviation == pytest.approx(0.0025), (
         "half of what the two differences differ by; the seeds' own 0.02 is no error"
     )
+    assert chance.degrees == 1 and chance.bound(2) == pytest.approx(12.706 * 0.0025, rel=1e-3)
     figures = summary(study_in(tmp_path), runs)
     verdicts = {(one["left"], one["right"]): one["verdict"].split(",")[0] for one in figures["order"]}
     assert verdicts == {
+        ("full", "sepllm"): "holds",
         ("full", "sepllm-ht"): "holds",
         ("sepllm-ht", "sepllm"): "undecided",
         ("sepllm", "streaming"): "fails",
     }
+    bounds = {one["right"]: one["bound"] for one in figures["order"] if one["left"] == "full"}
+    assert bounds["sepllm-ht"] == pytest.approx(math.sqrt(2) * bounds["sepllm"]), "one seed instead of two"
     assert figures["models"]["full"]["perplexity"] == pytest.approx(math.exp(4.00))
     assert trained("full", 1, 4.0).kv_bytes(study_in(tmp_path)) == 1.5 * 1024 * 2 * 160 * 4
     table = as_markdown(figures)
     assert "| Full attention | 54.60 | 4.0000 / 4.0200 |" in table and "- SepLLM <= StreamingLLM: fails" in table
     assert "| attention | positions 0-16 | pairs far |" in table and "| SepLLM | 5.100 | 3.100 |" in table
     alone = summary(study_in(tmp_path), [trained("full", 1, 4.00), trained("sepllm", 1, 4.10)])
-    assert alone["seed_deviation"] is None and alone["order"] == []
-    assert "too few were trained twice" in as_markdown(alone)
+    assert alone["deviation"] is None
+    assert [one["verdict"] for one in alone["order"]] == ["holds, by one seed"]
+    assert "too few were trained with several seeds" in as_markdown(alone)
 
 
 def test_training_losses_are_compared_at_the_same_steps(tmp_path: Path) -> None:
@@ -191,5 +198,5 @@ def test_the_whole_study_with_a_short_training(tmp_path: Path) -> None:
     report = (tmp_path / "out" / "report.md").read_text("utf-8")
     assert "| SepLLM |" in report and (tmp_path / "out" / "loss.png").stat().st_size > 10_000
     figures = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
-    assert len(figures["models"]["sepllm"]["seeds"]) == 2
-    assert figures["seed_deviation"] is None, "one model tells nothing of differences between models"
+    assert len(figures["models"]["sepllm"]["seeds"]) == len(SEEDS)
+    assert figures["deviation"] is None, "one model tells nothing of differences between models"

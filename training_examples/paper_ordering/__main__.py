@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     add("--size", choices=SIZES, default="cpu", help="default: cpu")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time (default: one for each core)")
     add("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help=f"of {', '.join(MODELS)}")
-    add("--once", action="store_true", help="no second seeds, so no error of the differences")
+    add("--once", action="store_true", help="one seed only, so no error of the differences")
     add("--train-iters", type=int, metavar="N", help="steps of each training (default: as size.yml says)")
     add("--stream-tokens", type=int, default=1_000_000, metavar="N", help="held-out tokens of each stream")
     add("--vocab-size", type=int, default=8192, help="of the tokenizer (default: 8192)")

@@ -10,6 +10,7 @@ from typing import Any
 
 from training_examples.paper_ordering.cells import CACHES, MODELS, Cell, Study
 from training_examples.paper_ordering.results import (
+    Chance,
     Trained,
     apart,
     by_chance,
@@ -23,6 +24,7 @@ from training_examples.quickstart.closing import machine
 
 # Perplexity of the left one is expected to be no larger.
 EXPECTED = [
+    ("full", "sepllm"),
     ("full", "sepllm-ht"),
     ("sepllm-ht", "sepllm"),
     ("sepllm", "fixllm"),
@@ -73,7 +75,8 @@ def summary(study: Study, trained: list[Trained]) -> dict[str, Any]:
         "heldout_tokens": trained[0].heldout_tokens,
         "stream_tokens": study.stream_tokens,
         "stream_keys": study.size.cached,
-        "seed_deviation": chance if math.isfinite(chance) else None,
+        "deviation": chance.deviation if chance.degrees else None,
+        "degrees_of_freedom": chance.degrees,
         "models": models,
         "order": [_compare(models, left, right, chance) for left, right in EXPECTED if {left, right} <= set(models)],
     }
@@ -86,12 +89,15 @@ def as_markdown(figures: dict[str, Any]) -> str:
         "|---" * len(COLUMNS) + "|",
     ]
     rows += [_row(MODELS[model], figure) for model, figure in figures["models"].items()]
-    chance = figures["seed_deviation"]
+    deviation, degrees = figures["deviation"], figures["degrees_of_freedom"]
     noise = (
-        "too few were trained twice" if chance is None else f"{chance:.4f} nats, what all models share of a seed aside"
+        "not known, too few were trained with several seeds"
+        if deviation is None
+        else f"{deviation:.4f} nats ({degrees} degrees of freedom), what all models share of a seed aside"
     )
     order = [
-        f"- {MODELS[one['left']]} <= {MODELS[one['right']]}: {one['verdict']} ({one['difference']:+.4f} nats)"
+        f"- {MODELS[one['left']]} <= {MODELS[one['right']]}: {one['verdict']} ({one['difference']:+.4f} nats over "
+        f"{one['seeds']} seed{'s' if one['seeds'] > 1 else ''})"
         for one in figures["order"]
     ]
     about = (
@@ -167,19 +173,20 @@ def _of_model(study: Study, mine: list[Trained]) -> dict[str, Any]:
     }
 
 
-def _compare(models: dict[str, Any], left: str, right: str, chance: float) -> dict[str, Any]:
-    """By the seeds that both have: a difference below twice its own standard deviation says nothing."""
+def _compare(models: dict[str, Any], left: str, right: str, chance: Chance) -> dict[str, Any]:
+    """By the seeds that both have; what chance alone exceeds in one case of 20 decides nothing."""
     losses = [models[model]["seeds"] for model in (left, right)]
     common = sorted(set(losses[0]) & set(losses[1]))
     difference = statistics.fmean(losses[1][seed] - losses[0][seed] for seed in common)
-    deviation = chance * math.sqrt(2 / len(common))
-    if math.isnan(deviation):
+    bound = chance.bound(len(common)) if chance.degrees else None
+    if bound is None:
         verdict = "holds, by one seed" if difference >= 0 else "fails, by one seed"
-    elif abs(difference) < 2 * deviation:
-        verdict = f"undecided, within 2 x {deviation:.4f}"
+    elif abs(difference) < bound:
+        verdict = f"undecided, within ±{bound:.4f}"
     else:
-        verdict = "holds" if difference > 0 else "fails"
-    return {"left": left, "right": right, "difference": difference, "seeds": len(common), "verdict": verdict}
+        verdict = f"{'holds' if difference > 0 else 'fails'}, beyond ±{bound:.4f}"
+    found = {"left": left, "right": right, "difference": difference, "seeds": len(common)}
+    return found | {"bound": bound, "verdict": verdict}
 
 
 def _row(name: str, figure: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from megatron.monitor.events import read_events
 from megatron.report.run_log import Point, RunLog, read_runs
 from megatron.report.same_loss import same_loss
@@ -122,11 +124,26 @@ def cost_of_same_loss(study: Study, trained: list[Trained]) -> dict[str, Any] | 
     return {"loss": found.loss, "models": costs}
 
 
-def by_chance(trained: list[Trained]) -> float:
-    """The standard deviation of a loss about what its model and its seed explain, nats per token.
+@dataclass(frozen=True)
+class Chance:
+    """deviation: the standard deviation of a loss, nats per token, NaN where it is not known; degrees: of freedom."""
+
+    deviation: float
+    degrees: int
+
+    def bound(self, seeds: int) -> float:
+        """What the difference of two models, a mean over that many seeds, exceeds by chance in one case of 20.
+
+        Student's t: a deviation known from few trainings is itself uncertain.
+        """
+        return float(stats.t.ppf(0.975, self.degrees)) * self.deviation * math.sqrt(2 / seeds)
+
+
+def by_chance(trained: list[Trained]) -> Chance:
+    """How far a loss lies from what its model and its seed explain.
 
     A seed decides initial weights and the order of the data for all models alike, so its effect is common to them and
-    no error of their differences. NaN where fewer than two models were trained with the same two seeds.
+    no error of their differences. Not known where fewer than two models were trained with the same two seeds.
     """
     losses: dict[str, dict[int, float]] = {}
     for one in trained:
@@ -134,7 +151,7 @@ def by_chance(trained: list[Trained]) -> float:
     seeds = sorted({one.cell.seed for one in trained})
     table = [[of_model[seed] for seed in seeds] for of_model in losses.values() if set(of_model) == set(seeds)]
     if len(table) < 2 or len(seeds) < 2:
-        return math.nan
+        return Chance(math.nan, 0)
     of_seed = [statistics.fmean(column) for column in zip(*table, strict=True)]
     overall = statistics.fmean(of_seed)
     squares = sum(
@@ -142,7 +159,8 @@ def by_chance(trained: list[Trained]) -> float:
         for row in table
         for loss, mean in zip(row, of_seed, strict=True)
     )
-    return math.sqrt(squares / ((len(table) - 1) * (len(seeds) - 1)))
+    degrees = (len(table) - 1) * (len(seeds) - 1)
+    return Chance(math.sqrt(squares / degrees), degrees)
 
 
 def _keys(points: list[Point]) -> list[list[float]]:
