@@ -22,8 +22,9 @@ from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.load import load_arguments
 from training_examples.paper_ordering.cells import CACHES, MODELS, REPEATED, SEEDS, SIZES, Cell, Study, cells, shape
 from training_examples.paper_ordering.corpus import joined_lines, split
+from training_examples.paper_ordering.order import by_chance
 from training_examples.paper_ordering.report import as_markdown, summary
-from training_examples.paper_ordering.results import Trained, by_chance, training_apart
+from training_examples.paper_ordering.results import Trained, training_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = 64
@@ -137,20 +138,22 @@ def trained(model: str, seed: int, loss: float) -> Trained:
 def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
     runs = [trained("full", 1, 4.00), trained("full", 2, 4.02), trained("sepllm", 1, 4.10), trained("sepllm", 2, 4.125)]
     runs += [trained("streaming", 1, 4.05), trained("sepllm-ht", 1, 4.095)]
-    chance = by_chance(runs)
+    chance = by_chance({"full": {1: 4.00, 2: 4.02}, "sepllm": {1: 4.10, 2: 4.125}, "streaming": {1: 4.05}})
     assert chance.deviation == pytest.approx(0.0025), (
         "half of what the two differences differ by; the seeds' own 0.02 is no error"
     )
     assert chance.degrees == 1 and chance.bound(2) == pytest.approx(12.706 * 0.0025, rel=1e-3)
     figures = summary(study_in(tmp_path), runs)
-    verdicts = {(one["left"], one["right"]): one["verdict"].split(",")[0] for one in figures["order"]}
+    held_out, far = figures["orders"]
+    assert held_out["deviation"] == pytest.approx(far["deviation"]) == pytest.approx(chance.deviation)
+    verdicts = {(one["left"], one["right"]): one["verdict"].split(",")[0] for one in held_out["pairs"]}
     assert verdicts == {
         ("full", "sepllm"): "holds",
         ("full", "sepllm-ht"): "holds",
         ("sepllm-ht", "sepllm"): "undecided",
         ("sepllm", "streaming"): "fails",
     }
-    bounds = {one["right"]: one["bound"] for one in figures["order"] if one["left"] == "full"}
+    bounds = {one["right"]: one["bound"] for one in held_out["pairs"] if one["left"] == "full"}
     assert bounds["sepllm-ht"] == pytest.approx(math.sqrt(2) * bounds["sepllm"]), "one seed instead of two"
     assert figures["models"]["full"]["perplexity"] == pytest.approx(math.exp(4.00))
     assert trained("full", 1, 4.0).kv_bytes(study_in(tmp_path)) == 1.5 * 1024 * 2 * 160 * 4
@@ -158,8 +161,8 @@ def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
     assert "| Full attention | 54.60 | 4.0000 / 4.0200 |" in table and "- SepLLM <= StreamingLLM: fails" in table
     assert "| attention | positions 0-16 | pairs far |" in table and "| SepLLM | 5.100 | 3.100 |" in table
     alone = summary(study_in(tmp_path), [trained("full", 1, 4.00), trained("sepllm", 1, 4.10)])
-    assert alone["deviation"] is None
-    assert [one["verdict"] for one in alone["order"]] == ["holds, by one seed"]
+    assert alone["orders"][0]["deviation"] is None
+    assert [one["verdict"] for one in alone["orders"][0]["pairs"]] == ["holds, by one seed"]
     assert "too few were trained with several seeds" in as_markdown(alone)
 
 
@@ -199,4 +202,4 @@ def test_the_whole_study_with_a_short_training(tmp_path: Path) -> None:
     assert "| SepLLM |" in report and (tmp_path / "out" / "loss.png").stat().st_size > 10_000
     figures = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     assert len(figures["models"]["sepllm"]["seeds"]) == len(SEEDS)
-    assert figures["deviation"] is None, "one model tells nothing of differences between models"
+    assert figures["orders"][0]["deviation"] is None, "one model tells nothing of differences between models"

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from training_examples.paper_ordering.cells import CACHES, MODELS, Cell, Study
+from training_examples.paper_ordering.order import as_lines, orders
 from training_examples.paper_ordering.results import (
-    Chance,
     Trained,
     apart,
-    by_chance,
     cost_of_same_loss,
     held_out_curve,
     read_trained,
@@ -22,14 +21,6 @@ from training_examples.paper_ordering.results import (
 )
 from training_examples.quickstart.closing import machine
 
-# Perplexity of the left one is expected to be no larger.
-EXPECTED = [
-    ("full", "sepllm"),
-    ("full", "sepllm-ht"),
-    ("sepllm-ht", "sepllm"),
-    ("sepllm", "fixllm"),
-    ("sepllm", "streaming"),
-]
 COLUMNS = [
     "attention",
     "perplexity",
@@ -67,7 +58,6 @@ def summary(study: Study, trained: list[Trained]) -> dict[str, Any]:
         mine = [one for one in trained if one.cell.model == model]
         if mine:
             models[model] = _of_model(study, mine)
-    chance = by_chance(trained)
     return {
         "size": study.size.name,
         "train_iters": study.train_iters,
@@ -75,10 +65,8 @@ def summary(study: Study, trained: list[Trained]) -> dict[str, Any]:
         "heldout_tokens": trained[0].heldout_tokens,
         "stream_tokens": study.stream_tokens,
         "stream_keys": study.size.cached,
-        "deviation": chance.deviation if chance.degrees else None,
-        "degrees_of_freedom": chance.degrees,
         "models": models,
-        "order": [_compare(models, left, right, chance) for left, right in EXPECTED if {left, right} <= set(models)],
+        "orders": orders(trained),
     }
 
 
@@ -89,25 +77,13 @@ def as_markdown(figures: dict[str, Any]) -> str:
         "|---" * len(COLUMNS) + "|",
     ]
     rows += [_row(MODELS[model], figure) for model, figure in figures["models"].items()]
-    deviation, degrees = figures["deviation"], figures["degrees_of_freedom"]
-    noise = (
-        "not known, too few were trained with several seeds"
-        if deviation is None
-        else f"{deviation:.4f} nats ({degrees} degrees of freedom), what all models share of a seed aside"
-    )
-    order = [
-        f"- {MODELS[one['left']]} <= {MODELS[one['right']]}: {one['verdict']} ({one['difference']:+.4f} nats over "
-        f"{one['seeds']} seed{'s' if one['seeds'] > 1 else ''})"
-        for one in figures["order"]
-    ]
     about = (
         f"{figures['tokens']:,.0f} tokens of training each, {figures['heldout_tokens']:,} held-out tokens, streams of "
-        f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average; "
-        f"standard deviation of a loss: {noise}."
+        f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average."
     )
     where = ["Where they lose, nats per token:", "", *_where(figures["models"])]
     differences, costs = _differences(figures.get("training_apart")), _costs(figures.get("same_loss"))
-    parts = [rows, [about], ["Expected order of the held-out losses:"], order, differences, where, costs]
+    parts = [rows, [about], *map(as_lines, figures["orders"]), differences, where, costs]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
@@ -170,23 +146,8 @@ def _of_model(study: Study, mine: list[Trained]) -> dict[str, Any]:
         "streams": first.streams,
         "stream_seeds": {one.cell.seed: one.streams for one in mine},
         "where": first.where,
+        "where_seeds": {one.cell.seed: one.where for one in mine},
     }
-
-
-def _compare(models: dict[str, Any], left: str, right: str, chance: Chance) -> dict[str, Any]:
-    """By the seeds that both have; what chance alone exceeds in one case of 20 decides nothing."""
-    losses = [models[model]["seeds"] for model in (left, right)]
-    common = sorted(set(losses[0]) & set(losses[1]))
-    difference = statistics.fmean(losses[1][seed] - losses[0][seed] for seed in common)
-    bound = chance.bound(len(common)) if chance.degrees else None
-    if bound is None:
-        verdict = "holds, by one seed" if difference >= 0 else "fails, by one seed"
-    elif abs(difference) < bound:
-        verdict = f"undecided, within ±{bound:.4f}"
-    else:
-        verdict = f"{'holds' if difference > 0 else 'fails'}, beyond ±{bound:.4f}"
-    found = {"left": left, "right": right, "difference": difference, "seeds": len(common)}
-    return found | {"bound": bound, "verdict": verdict}
 
 
 def _row(name: str, figure: dict[str, Any]) -> str:

@@ -8,8 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from megatron.monitor.events import read_events
 from megatron.report.run_log import Point, RunLog, read_runs
 from megatron.report.same_loss import same_loss
@@ -122,45 +120,6 @@ def cost_of_same_loss(study: Study, trained: list[Trained]) -> dict[str, Any] | 
         for (model, one), point in zip(first.items(), found.points, strict=True)
     }
     return {"loss": found.loss, "models": costs}
-
-
-@dataclass(frozen=True)
-class Chance:
-    """deviation: the standard deviation of a loss, nats per token, NaN where it is not known; degrees: of freedom."""
-
-    deviation: float
-    degrees: int
-
-    def bound(self, seeds: int) -> float:
-        """What the difference of two models, a mean over that many seeds, exceeds by chance in one case of 20.
-
-        Student's t: a deviation known from few trainings is itself uncertain.
-        """
-        return float(stats.t.ppf(0.975, self.degrees)) * self.deviation * math.sqrt(2 / seeds)
-
-
-def by_chance(trained: list[Trained]) -> Chance:
-    """How far a loss lies from what its model and its seed explain.
-
-    A seed decides initial weights and the order of the data for all models alike, so its effect is common to them and
-    no error of their differences. Not known where fewer than two models were trained with the same two seeds.
-    """
-    losses: dict[str, dict[int, float]] = {}
-    for one in trained:
-        losses.setdefault(one.cell.model, {})[one.cell.seed] = one.loss
-    seeds = sorted({one.cell.seed for one in trained})
-    table = [[of_model[seed] for seed in seeds] for of_model in losses.values() if set(of_model) == set(seeds)]
-    if len(table) < 2 or len(seeds) < 2:
-        return Chance(math.nan, 0)
-    of_seed = [statistics.fmean(column) for column in zip(*table, strict=True)]
-    overall = statistics.fmean(of_seed)
-    squares = sum(
-        (loss - statistics.fmean(row) - mean + overall) ** 2
-        for row in table
-        for loss, mean in zip(row, of_seed, strict=True)
-    )
-    degrees = (len(table) - 1) * (len(seeds) - 1)
-    return Chance(math.sqrt(squares / degrees), degrees)
 
 
 def _keys(points: list[Point]) -> list[list[float]]:
