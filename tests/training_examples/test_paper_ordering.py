@@ -168,19 +168,20 @@ def test_the_report_decides_by_the_spread_of_the_seeds(tmp_path: Path) -> None:
 
 def test_training_losses_are_compared_at_the_same_steps(tmp_path: Path) -> None:
     study = study_in(tmp_path)
-    runs = [trained(model, 1234, 4.0) for model in ("full", "sepllm")]
-    for one, above in zip(runs, (0.0, 0.25), strict=True):
+    runs = [trained("full", 1, 4.0), trained("sepllm", 1, 4.0), trained("full", 2, 4.0), trained("sepllm", 2, 4.0)]
+    runs.append(trained("streaming", 3, 4.0))
+    for one, above in zip(runs, (0.0, 0.25, 1.0, 1.5, 0.0), strict=True):
         steps = [{"kind": "step", "iteration": step, "loss": 8 - step / 8 + above} for step in range(1, 17)]
-        if above:
+        if above == 0.25:
             steps[4]["loss"] = 1.0  # the report after a resume
             del steps[6]
         study.run(one.cell).mkdir(parents=True)
         log = study.run(one.cell) / "events.jsonl"
         log.write_text("".join(json.dumps({"time": 0.0, **step}) + "\n" for step in steps))
     found = training_apart(study, runs)
-    assert found == {"reference": "full", "quarters": {"sepllm": pytest.approx([0.25] * 4)}}
+    assert found == {"reference": "full", "quarters": {"sepllm": {1: [0.25] * 4, 2: [0.5] * 4}}}, "no full at seed 3"
     table = as_markdown(summary(study, runs) | {"training_apart": found})
-    assert "| SepLLM | +0.2500 | +0.2500 | +0.2500 | +0.2500 |" in table
+    assert f"| SepLLM |{' +0.2500 / +0.5000 |' * 4}" in table
 
 
 @pytest.mark.exhaustive

@@ -51,7 +51,8 @@ def orders(trained: list[Trained]) -> list[dict[str, Any]]:
         for one in trained:
             losses.setdefault(one.cell.model, {})[one.cell.seed] = of(one)
         chance = by_chance(losses)
-        pairs = [_compare(losses, left, right, chance) for left, right in EXPECTED if {left, right} <= set(losses)]
+        met = [pair for pair in EXPECTED if set(losses.get(pair[0], {})) & set(losses.get(pair[1], {}))]
+        pairs = [_compare(losses, left, right, chance) for left, right in met]
         deviation = chance.deviation if chance.degrees else None
         found.append({"of": name, "deviation": deviation, "degrees_of_freedom": chance.degrees, "pairs": pairs})
     return found

@@ -176,10 +176,9 @@ def _differences(found: dict[str, Any] | None) -> list[str]:
         "| attention | first quarter | second | third | last |",
         "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {MODELS[model]} | {' | '.join(f'{one:+.4f}' for one in each)} |"
-        for model, each in found["quarters"].items()
-    ]
+    for model, by_seed in found["quarters"].items():
+        quarters = [" / ".join(f"{less:+.4f}" for less in seeds) for seeds in zip(*by_seed.values(), strict=True)]
+        lines.append(f"| {MODELS[model]} | {' | '.join(quarters)} |")
     return lines
 
 

@@ -80,19 +80,20 @@ def held_out_curve(study: Study, cell: Cell) -> list[tuple[float, float]]:
 
 
 def training_apart(study: Study, trained: list[Trained]) -> dict[str, Any]:
-    """How far above the first model's training loss each other one lay, per quarter of the steps, nats; first seeds.
+    """How far above the first model's training loss each other one lay, per quarter of the steps, nats; by seed.
 
     Medians over the reports of the same steps, which are of the same tokens: the one after a resume leaves some out.
     """
-    first = {one.cell.model: one for one in reversed(trained)}
-    curves = {model: run_log(study, first[model].cell).points for model in MODELS if model in first}
-    reference = next(iter(curves))
-    quarters = {}
-    for model, points in curves.items():
-        differences = [difference for _, difference in apart(points, curves[reference])]
+    points = {one.cell: run_log(study, one.cell).points for one in trained}
+    reference = next(model for model in MODELS if any(cell.model == model for cell in points))
+    quarters: dict[str, dict[int, list[float]]] = {}
+    for cell, mine in points.items():
+        others = points.get(Cell(reference, cell.seed), [])
+        differences = [difference for _, difference in apart(mine, others)]
         bounds = [len(differences) * quarter // 4 for quarter in range(5)]
-        if len(differences) >= 4 and model != reference:
-            quarters[model] = [statistics.median(differences[low:high]) for low, high in pairwise(bounds)]
+        if len(differences) >= 4 and cell.model != reference:
+            medians = [statistics.median(differences[low:high]) for low, high in pairwise(bounds)]
+            quarters.setdefault(cell.model, {})[cell.seed] = medians
     return {"reference": reference, "quarters": quarters}
 
 
