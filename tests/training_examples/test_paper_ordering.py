@@ -24,7 +24,7 @@ from training_examples.paper_ordering.cells import CACHES, MODELS, REPEATED, SEE
 from training_examples.paper_ordering.corpus import joined_lines, split
 from training_examples.paper_ordering.order import by_chance
 from training_examples.paper_ordering.report import as_markdown, summary
-from training_examples.paper_ordering.results import Trained, training_apart
+from training_examples.paper_ordering.results import Trained, cost_of_same_loss, training_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = 64
@@ -182,6 +182,26 @@ def test_training_losses_are_compared_at_the_same_steps(tmp_path: Path) -> None:
     assert found == {"reference": "full", "quarters": {"sepllm": {1: [0.25] * 4, 2: [0.5] * 4}}}, "no full at seed 3"
     table = as_markdown(summary(study, runs) | {"training_apart": found})
     assert f"| SepLLM |{' +0.2500 / +0.5000 |' * 4}" in table
+
+
+def test_what_the_same_loss_cost_is_read_between_two_measurements(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    curves = {"full": (6.0, 5.0, 4.6), "sepllm": (5.0, 4.5, 4.4), "streaming": (4.5, 4.4, 4.3)}
+    runs = [trained(model, 1, 4.0) for model in curves]
+    for one, losses in zip(runs, curves.values(), strict=True):
+        events = [{"kind": "step", "iteration": 10, "loss": 4.0, "consumed_tokens": 8e6}]
+        events += [{"kind": "validation", "iteration": 2 + 4 * n, "loss": loss} for n, loss in enumerate(losses)]
+        study.run(one.cell).mkdir(parents=True)
+        log = study.run(one.cell) / "events.jsonl"
+        log.write_text("".join(json.dumps({"time": 0.0, **event}) + "\n" for event in events))
+    found = cost_of_same_loss(study, runs)
+    assert found is not None and found["loss"] == 4.6
+    shares = {model: cost["tokens"] / 8e6 for model, cost in found["models"].items()}
+    assert shares == pytest.approx({"full": 1.0, "sepllm": 0.52, "streaming": 0.2})
+    assert found["models"]["sepllm"]["flops"] == pytest.approx(0.52 * 2e14)
+    assert found["models"]["sepllm"]["seconds"] == pytest.approx(0.52 * 10 * 2.0)
+    assert "| SepLLM | 4.16 | 104e12 | 10 |" in as_markdown(summary(study, runs) | {"same_loss": found})
+    assert cost_of_same_loss(study, runs[:1]) is None
 
 
 @pytest.mark.exhaustive
