@@ -101,7 +101,7 @@ def _compare(losses: Losses, left: str, right: str, chance: Chance) -> dict[str,
     difference = statistics.fmean(losses[right][seed] - losses[left][seed] for seed in common)
     bound = chance.bound(len(common)) if chance.degrees else None
     if bound is None:
-        verdict = "holds, by one seed" if difference >= 0 else "fails, by one seed"
+        verdict = "holds, error unknown" if difference >= 0 else "fails, error unknown"
     elif abs(difference) < bound:
         verdict = f"undecided, within ±{bound:.4f}"
     else:
