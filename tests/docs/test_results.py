@@ -2,13 +2,19 @@
 
 import json
 import re
+import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from training_examples.paper_ordering.report import as_markdown
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
+WORDS = " ".join(PAGE.split())
+README = (ROOT / "README.md").read_text("utf-8")
 STUDY = ROOT / "training_examples" / "paper_ordering" / "results"
 NAMES = {
     "full": "full",
@@ -35,29 +41,90 @@ def test_losses_under_other_positions() -> None:
     table = PAGE[PAGE.index("| positions |") :].split("\n\n")[0].splitlines()
     assert table[2:] == rows
     masks = found["other_masks"]
-    assert f"loses {masks['streaming']:.3f} instead of {masks['full']:.3f}" in PAGE
+    assert f"loses {masks['streaming']:.3f} instead of {masks['full']:.3f}" in WORDS
     behind = {
         place: found["in_the_row"]["full"][place] - loss for place, loss in found["in_the_row"]["streaming"].items()
     }
-    assert f"by {behind['16-32']:.3f} nats at the tokens 16 to 32" in PAGE
-    assert f"by {behind['512-1024']:.3f} in the last half" in PAGE
+    assert f"by {behind['16-32']:.3f} nats at the tokens 16 to 32" in WORDS
+    assert f"by {behind['512-1024']:.3f} in the last half" in WORDS
     small = {model: found["quarter_batches"][model]["1.72"] for model in ("full", "streaming")}
-    assert f"full {small['full']:.3f}, StreamingLLM {small['streaming']:.3f}" in PAGE
+    assert f"full {small['full']:.3f}, StreamingLLM {small['streaming']:.3f}" in WORDS
     rotary, alibi = (found["curves"][positions] for positions in ("rotary, 32 of 32 dimensions", "ALiBi"))
     gains = {model: rotary[model]["280"] - alibi[model]["280"] for model in rotary}
     assert min(gains.values()) > 0 and max(gains, key=lambda model: gains[model]) == "full"
-    assert f"({gains['full']:.2f} nats, StreamingLLM by {gains['streaming']:.2f})" in PAGE
+    assert f"({gains['full']:.2f} nats, StreamingLLM by {gains['streaming']:.2f})" in WORDS
     assert all(alibi["full"][step] < loss for step, loss in alibi["streaming"].items())
 
 
-def test_where_the_study_stands() -> None:
-    found = read(STUDY / "positions.json")
-    losses = {model: curve["980"] for model, curve in found["curves"]["ALiBi"].items()}
-    said = [f"{NAMES[model].removeprefix('SepLLM ')} {loss:.3f}" for model, loss in losses.items()]
-    assert all(words in PAGE.replace("\n", " ") for words in said)
-    second = found["second_seed"]
-    words = f"SepLLM at {second['sepllm']['840']:.3f}, StreamingLLM at {second['streaming']['840']:.3f}"
-    assert words in PAGE.replace("\n", " ")
+def test_the_order_of_the_methods() -> None:
+    for line in as_markdown(read(STUDY / "cpu.json")).splitlines():
+        assert line in PAGE.splitlines(), line
+
+
+def test_what_the_order_means() -> None:
+    found = read(STUDY / "cpu.json")
+    models = found["models"]
+
+    def loss(model: str, of: Callable[[dict[str, float]], float]) -> float:
+        return statistics.fmean(of(where) for where in models[model]["where_seeds"].values())
+
+    def stream(model: str, cache: str) -> list[float]:
+        return [streams[cache] for streams in models[model]["stream_seeds"].values()]
+
+    verdicts = {(pair["left"], pair["right"]): pair["verdict"].split(",")[0] for pair in found["orders"][0]["pairs"]}
+    assert {pair for pair, verdict in verdicts.items() if verdict == "holds"} == {
+        *(("full", "sepllm"), ("sepllm-ht", "sepllm"), ("sepllm", "streaming"))
+    }
+    assert set(verdicts.values()) == {"holds", "undecided"}
+    behind = [
+        statistics.fmean(models[model]["seeds"].values()) - statistics.fmean(models["full"]["seeds"].values())
+        for model in ("sepllm", "streaming")
+    ]
+    assert f"{100 * models['sepllm']['kept']:.1f} % of the pairs and loses {behind[0]:.3f} nats" in WORDS
+    assert f"StreamingLLM {behind[1]:.3f}." in WORDS
+    quarters = found["training_apart"]["quarters"]
+    ahead = [one < other for one, other in zip(quarters["sepllm"]["1234"], quarters["fixllm"]["1234"], strict=True)]
+    assert ahead[2:] == [True, True] and "from the third quarter on" in WORDS
+    far = [loss(model, lambda where: where["pairs far"]) for model in ("full", "sepllm", "streaming")]
+    assert f"loses {far[1] - far[0]:.3f} nats to full attention, StreamingLLM {far[2] - far[0]:.3f};" in WORDS
+    early = {model: figure["where"]["positions 16-32"] for model, figure in models.items()}
+    assert min(early, key=lambda model: early[model]) == "streaming"
+    costs = found["same_loss"]["models"]
+    shares = [round(100 * costs["sepllm"][what] / costs["full"][what]) for what in ("flops", "seconds")]
+    assert f"costs SepLLM {shares[0]} % of the FLOPs and {shares[1]} % of the seconds" in WORDS
+    gains = [
+        near - kept for near, kept in zip(stream("sepllm", "nearest"), stream("sepllm", "separators"), strict=True)
+    ]
+    assert f"lower by {min(gains):.1f} to {max(gains):.1f})" in WORDS
+    losses = [kept - near for near, kept in zip(stream("full", "nearest"), stream("full", "separators"), strict=True)]
+    assert f"full attention by {min(losses):.0f} to {max(losses):.0f}." in WORDS
+    means = [statistics.fmean(stream(*own)) for own in (("sepllm", "separators"), ("streaming", "nearest"))]
+    assert f"(means {means[0]:.1f} and {means[1]:.1f};" in WORDS
+    assert f"ahead of both ({statistics.fmean(stream('full', 'nearest')):.1f})" in WORDS
+    rotary = read(STUDY / "cpu-8192.json")["models"]["full"]["streams"]
+    assert f"{rotary['separators']:.1f} instead of {rotary['nearest']:.1f}," in WORDS
+
+
+def test_the_first_page_says_the_same() -> None:
+    models = read(STUDY / "cpu.json")["models"]
+    said = ", ".join(f"{NAMES[model]} {models[model]['perplexity']:.1f}" for model in NAMES)
+    costs = read(STUDY / "cpu-8192.json")["same_loss"]["models"]
+    shares = [
+        f"{100 * costs['sepllm'][key] / costs['full'][key]:.0f} % of the {word}"
+        for key, word in (("flops", "FLOPs"), ("seconds", "seconds"))
+    ]
+    for page in (README, (STUDY.parent / "README.md").read_text("utf-8")):
+        assert said in page
+    assert ", ".join(shares) in README
+
+
+def test_rows_of_8192() -> None:
+    found = read(STUDY / "cpu-8192.json")
+    table, (full, sepllm) = as_markdown(found), (found["models"][model] for model in ("full", "sepllm"))
+    shares = [round(100 * sepllm[what] / full[what]) for what in ("flops", "step_seconds")]
+    assert f"costs {shares[0]} % of the FLOPs of full attention and {shares[1]} % of its seconds" in WORDS
+    for line in table[table.index("What a held-out loss") :].splitlines():
+        assert line in PAGE.splitlines(), line
 
 
 def test_flops() -> None:
@@ -69,21 +136,21 @@ def test_flops() -> None:
 
     full = flops("full")
     for attention in ("streaming-n64", "sepllm-n64", "sepllm-n64-ht"):
-        assert f"{100 * flops(attention) / full:.1f} % |" in PAGE
+        assert f"{100 * flops(attention) / full:.1f} % |" in WORDS
 
 
 def test_seconds() -> None:
     attention = read(ROOT / "benchmarks" / "results" / "attention-cpu-books.json")["speed_up_of_packed"]["causal"]
-    for words, seq in (("{} times as fast at 2k", 2048), ("{} times at 8k", 8192), ("and {} times\nat 16k", 16384)):
-        assert words.format(round(attention[str(seq)], 1)) in PAGE
+    for words, seq in (("{} times as fast at 2k", 2048), ("{} times at 8k", 8192), ("and {} times at 16k", 16384)):
+        assert words.format(round(attention[str(seq)], 1)) in WORDS
     step = read(ROOT / "benchmarks" / "results" / "attention-training-cpu.json")["speed_up_of_packed"]
-    assert f"at 4096 tokens {step:.1f} times" in PAGE
+    assert f"at 4096 tokens {step:.1f} times" in WORDS
     cases = read(ROOT / "benchmarks" / "results" / "training-step-4096-cpu.json")["comparisons"][0]["results"]
     seconds = {case["case"]: case["total_ms"] for case in cases}
-    assert f"{seconds['ours, full'] / seconds['ours, sepllm']:.2f} times (`training-step-4096-cpu.json`)" in PAGE
+    assert f"{seconds['ours, full'] / seconds['ours, sepllm']:.2f} times (`training-step-4096-cpu.json`)" in WORDS
 
 
 def test_streams() -> None:
     runs = read(ROOT / "benchmarks" / "results" / "streaming-books-4m.json")["runs"]
     sepllm, streaming = (round(runs[name]["perplexity"], 1) for name in ("sepllm", "streamingllm"))
-    assert f"SepLLM {sepllm}, StreamingLLM {streaming}" in PAGE
+    assert f"SepLLM {sepllm}, StreamingLLM {streaming}" in WORDS
