@@ -195,9 +195,13 @@ def _same_loss(runs: Sequence[RunLog]) -> str:
         ]
         rows.append([f"{_swatch(color)}{escape(run.name)}", *cells])
     head = ("run", "steps", "tokens", "time", "FLOPs")
+    if found.held_out is None:
+        loss, how = f"training loss of {found.loss:.4f}", ", smoothed"
+    else:
+        loss, how = f"loss of {found.loss:.4f} on {escape(found.held_out)}", ""
     return (
-        f"<h3>What a training loss of {found.loss:.4f} cost</h3>{_table(head, rows)}"
-        '<p class="note">The lowest that all runs reached, smoothed; percentages are of the first run.</p>'
+        f"<h3>What a {loss} cost</h3>{_table(head, rows)}"
+        f'<p class="note">The lowest that all runs reached{how}; percentages are of the first run.</p>'
     )
 
 

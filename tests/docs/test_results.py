@@ -96,8 +96,16 @@ def test_what_the_order_means() -> None:
         near - kept for near, kept in zip(stream("sepllm", "nearest"), stream("sepllm", "separators"), strict=True)
     ]
     assert f"lower by {min(gains):.1f} to {max(gains):.1f})" in WORDS
+    worse = {
+        model
+        for model in set(models) - {"self-adjusting"}
+        if all(kept > near for kept, near in zip(stream(model, "separators"), stream(model, "nearest"), strict=True))
+    }
+    assert worse == set(models) - {"sepllm", "self-adjusting"} and "every other model is worse off" in WORDS
+    dense = stream("sepllm-ht", "separators")[0] - stream("sepllm-ht", "nearest")[0]
+    assert f"H/T too, by {dense:.0f}." in WORDS
     losses = [kept - near for near, kept in zip(stream("full", "nearest"), stream("full", "separators"), strict=True)]
-    assert f"full attention by {min(losses):.0f} to {max(losses):.0f}." in WORDS
+    assert f"full attention by {min(losses):.0f} to {max(losses):.0f}," in WORDS
     means = [statistics.fmean(stream(*own)) for own in (("sepllm", "separators"), ("streaming", "nearest"))]
     assert f"(means {means[0]:.1f} and {means[1]:.1f};" in WORDS
     assert f"ahead of both ({statistics.fmean(stream('full', 'nearest')):.1f})" in WORDS

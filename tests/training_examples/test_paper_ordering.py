@@ -189,7 +189,9 @@ def test_what_the_same_loss_cost_is_read_between_two_measurements(tmp_path: Path
     curves = {"full": (6.0, 5.0, 4.6), "sepllm": (5.0, 4.5, 4.4), "streaming": (4.5, 4.4, 4.3)}
     runs = [trained(model, 1, 4.0) for model in curves]
     for one, losses in zip(runs, curves.values(), strict=True):
-        events = [{"kind": "step", "iteration": 10, "loss": 4.0, "consumed_tokens": 8e6}]
+        events = [
+            {"kind": "step", "iteration": 10, "loss": 4.0, "consumed_tokens": 8e6, "seconds": 2.0, "tflops": 10.0}
+        ]
         events += [{"kind": "validation", "iteration": 2 + 4 * n, "loss": loss} for n, loss in enumerate(losses)]
         study.run(one.cell).mkdir(parents=True)
         log = study.run(one.cell) / "events.jsonl"

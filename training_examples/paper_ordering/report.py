@@ -197,17 +197,18 @@ def _short(model: str) -> str:
 
 
 def _costs(same: dict[str, Any] | None) -> list[str]:
-    """A table of what the lowest held-out loss that all reached cost each."""
+    """A table of what the lowest loss that all reached cost each."""
     if same is None:
         return []
+    kind = "smoothed training" if same["held_out"] is None else "held-out"
     lines = [
-        f"What a held-out loss of {same['loss']:.3f} nats cost, the lowest that all reached (during training):",
+        f"What a {kind} loss of {same['loss']:.3f} nats cost, the lowest that all reached (during training):",
         "",
         "| attention | million tokens | FLOPs | seconds |",
         "|---|---|---|---|",
     ]
     for model, cost in same["models"].items():
-        flops = f"{cost['flops'] / 1e12:,.0f}e12"
+        flops = "?" if cost["flops"] is None else f"{cost['flops'] / 1e12:,.0f}e12"
         lines.append(f"| {MODELS[model]} | {cost['tokens'] / 1e6:.2f} | {flops} | {cost['seconds']:,.0f} |")
     return lines
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from megatron.monitor.events import read_events
 from megatron.report.run_log import Point, RunLog, read_runs
+from megatron.report.same_loss import same_loss
 from training_examples.paper_ordering.cells import CACHES, MODELS, WHOLE_TEXTS, Cell, Study, shape
 
 
@@ -105,28 +106,18 @@ def apart(points: list[Point], others: list[Point]) -> list[tuple[float, float]]
 def cost_of_same_loss(study: Study, trained: list[Trained]) -> dict[str, Any] | None:
     """What each model, first seed, needed for the lowest held-out loss that all reached. None for too short runs.
 
-    Between two measurements the loss is taken to fall evenly. seconds: steps times the measured time of one.
+    seconds: steps times the measured time of one.
     """
     first = {one.cell.model: one for one in reversed(trained)}
-    curves = {model: held_out_curve(study, first[model].cell) for model in MODELS if model in first}
-    if len(curves) < 2 or min(len(curve) for curve in curves.values()) < 2:
+    models = [model for model in MODELS if model in first]
+    found = same_loss([run_log(study, first[model].cell) for model in models])
+    if found is None:
         return None
-    loss = max(min(value for _, value in curve) for curve in curves.values())
     costs = {}
-    for model, curve in curves.items():
-        one, tokens = first[model], _reached(curve, loss)
-        share = tokens / one.tokens
-        seconds = share * study.train_iters * one.step_seconds
-        costs[model] = {"tokens": tokens, "flops": share * one.flops, "seconds": seconds}
-    return {"loss": loss, "models": costs}
-
-
-def _reached(curve: list[tuple[float, float]], loss: float) -> float:
-    """The tokens at which a curve of (tokens, loss) is as low for the first time."""
-    for (before, above), (after, below) in pairwise(curve):
-        if above > loss >= below:
-            return before + (after - before) * (above - loss) / (above - below)
-    return curve[0][0]
+    for model, point in zip(models, found.points, strict=True):
+        seconds = point.tokens / first[model].tokens * study.train_iters * first[model].step_seconds
+        costs[model] = {"tokens": point.tokens, "flops": point.flops, "seconds": seconds}
+    return {"loss": found.loss, "held_out": found.held_out, "models": costs}
 
 
 def _keys(points: list[Point]) -> list[list[float]]:

@@ -29,6 +29,11 @@ def step(iteration: int, **changes: Any) -> dict[str, Any]:
     return event | changes
 
 
+def check(iteration: int, loss: float, name: str = "books") -> dict[str, Any]:
+    """A held-out loss measured during training."""
+    return {"time": 1000.0 + iteration, "kind": "validation", "iteration": iteration, "set": name, "loss": loss}
+
+
 def start(iteration: int = 0, overrides: tuple[str, ...] = (), **layout: int) -> dict[str, Any]:
     return {
         "time": 1000.0,
@@ -53,6 +58,6 @@ def short_run(folder: Path, *overrides: str, steps: int = 10) -> Path:
         folder,
         start(overrides=overrides),
         *(step(iteration) for iteration in range(1, steps + 1)),
-        {"time": 1.0, "kind": "validation", "iteration": steps, "set": "books", "loss": 4.25},
+        check(steps, 4.25),
         {"time": 1.0, "kind": "end", "iteration": steps},
     )

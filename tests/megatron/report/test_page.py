@@ -18,7 +18,7 @@ from megatron.report.run_log import read_runs
 from megatron.report.same_loss import same_loss
 from megatron.report.scores import read_scores
 from megatron.report.settings_diff import differences
-from tests.megatron.report.runs import short_run, start, step, write_run
+from tests.megatron.report.runs import check, short_run, start, step, write_run
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -126,6 +126,44 @@ def test_what_the_same_loss_cost(tmp_path: Path) -> None:
     assert f"What a training loss of {found.loss:.4f} cost" in text
     assert f"{100 * middle.flops / ends.flops:.0f}%" in text if ends.flops and middle.flops else False
     assert same_loss(runs[:1]) is None and same_loss(read_runs(two_runs(tmp_path))) is None
+
+
+def test_the_same_loss_is_a_held_out_one_where_all_measured_it(tmp_path: Path) -> None:
+    """The training loss of both ends in an easy stretch; held-out losses fall evenly, twice as fast in one run."""
+
+    def run(name: str, fall: float, sets: tuple[str, ...]) -> Path:
+        events = [start()]
+        for n in range(1, 41):
+            events.append(step(n, loss=5.0 if n < 38 else 3.0))
+            if n % 10 == 0:
+                events += [check(n, 6 - fall * n, one) for one in sets]
+        return write_run(tmp_path / name, *events)
+
+    runs = read_runs([run("slow", 0.01, ("own", "books")), run("fast", 0.025, ("books",))])
+    found = same_loss(runs)
+    assert found is not None and found.held_out == "books" and found.loss == pytest.approx(5.6)
+    ends, middle = found.points
+    assert (ends.iteration, middle.iteration) == (40, 16)
+    assert middle.tokens == pytest.approx(32) and middle.seconds == pytest.approx(8)
+    assert middle.flops == pytest.approx(16 * 0.5e12)
+    assert f"What a loss of {found.loss:.4f} on books cost" in page(runs)
+    third = read_runs([run("slow", 0.01, ("own",)), run("fast", 0.025, ("books",))])
+    trained = same_loss(third)
+    assert trained is not None and trained.held_out is None, "no set that both measured"
+    assert f"What a training loss of {trained.loss:.4f} cost" in page(third)
+
+
+def test_what_was_done_by_then_is_read_between_the_reports(tmp_path: Path) -> None:
+    def run(name: str, *losses: tuple[int, float]) -> Path:
+        steps = [step(n) for n in (8, 16)]
+        checks = [check(n, loss) for n, loss in losses]
+        return write_run(tmp_path / name, start(), *steps, *checks)
+
+    runs = read_runs([run("a", (4, 6.0), (12, 5.0)), run("b", (2, 4.0), (16, 3.0)), run("c", (16, 6.0), (20, 5.0))])
+    found = same_loss(runs)
+    assert found is not None and found.loss == 5.0
+    assert [point.tokens for point in found.points] == [24.0, 4.0, 32.0], "inside, before the first, after the last"
+    assert [point.seconds for point in found.points] == [6.0, 1.0, 8.0]
 
 
 def test_all_settings_stand_folded_in_the_page(tmp_path: Path) -> None:
