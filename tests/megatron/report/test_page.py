@@ -153,6 +153,12 @@ def test_the_same_loss_is_a_held_out_one_where_all_measured_it(tmp_path: Path) -
     assert f"What a training loss of {trained.loss:.4f} cost" in page(third)
 
 
+def test_a_held_out_set_measured_once_is_no_curve(tmp_path: Path) -> None:
+    runs = read_runs([short_run(tmp_path / name, steps=40) for name in ("a", "b")])
+    found = same_loss(runs)
+    assert found is not None and found.held_out is None
+
+
 def test_what_was_done_by_then_is_read_between_the_reports(tmp_path: Path) -> None:
     def run(name: str, *losses: tuple[int, float]) -> Path:
         steps = [step(n) for n in (8, 16)]
