@@ -3,9 +3,11 @@
 Document sizes go to disk as they come, so memory does not grow with their number. Training never sees these names.
 """
 
+import contextlib
 import fcntl
 import os
 import time
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +32,9 @@ class PartFiles:
         lengths = [tokens * dtype.itemsize, documents * _SIZE.itemsize]
         try:
             prefix.parent.mkdir(parents=True, exist_ok=True)
-            self._files = [os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") for path in self._paths]
+            self._files = [self._open_alone(self._paths[0]), _open(self._paths[1])]
         except OSError as error:
             raise DataError(f"{prefix}: cannot write there: {error}.") from error
-        self._lock()
         for file, path, length in zip(self._files, self._paths, lengths, strict=True):
             if (found := os.fstat(file.fileno()).st_size) < length:
                 raise DataError(
@@ -78,23 +79,34 @@ class PartFiles:
             file.close()
 
     def remove(self) -> None:
-        """Close, and leave nothing."""
-        self.close()
+        """Leave nothing, and close."""
         for path in self._paths:
             path.unlink(missing_ok=True)
+        self.close()
 
-    def _lock(self) -> None:
+    @staticmethod
+    def _open_alone(path: Path) -> BufferedRandom:
+        """Open and lock. The file may have got another name while this process waited: then it is a finished data set."""
         patience = time.monotonic() + LOCK_PATIENCE
         while True:
+            file = _open(path)
             try:
-                fcntl.flock(self._files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if time.monotonic() > patience:
+                    file.close()
                     raise DataError(
-                        f"{self._paths[0]}: another process is writing it. Wait, or choose another --output-prefix."
+                        f"{path}: another process is writing it. Wait, or choose another --output-prefix."
                     ) from error
                 time.sleep(0.1)  # the workers of a run that was just killed take a moment to notice
             except OSError:
-                return  # a file system without locks: nothing to be had
+                return file  # a file system without locks: nothing to be had
             else:
-                return
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                        return file
+            file.close()
+
+
+def _open(path: Path) -> BufferedRandom:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")

@@ -28,8 +28,9 @@ def pretrain(args: NeoXArgs, score_tasks: TaskScoring | None = None) -> None:
     watchdog.start()
     parallel = start_parallel(args)
     other_versions = check_same_everywhere(Together.of(parallel), args.allow_different_versions)
-    with own_save_folder(args, parallel):
+    with own_save_folder(args, parallel) as lock:
         run = build_run(args, parallel)
+        run.lock = lock
         run.score_tasks = score_tasks
         for difference in other_versions:
             run.reporter.warn(difference)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from megatron.checkpointing.lock import RunLock
 from megatron.checkpointing.reader import CheckpointReader
 from megatron.checkpointing.saver import CheckpointSaver
 from megatron.data.from_args import Datasets
@@ -36,6 +37,7 @@ class Run:
     saver: CheckpointSaver | None
     checkpoint: CheckpointReader | None  # where the run continues
     weights: CheckpointReader | None = None  # where it begins, at step 0
+    lock: RunLock | None = None  # of the folder saved to, on rank 0
     score_tasks: TaskScoring | None = None
     train_samples: int | None = None  # where the length is given in tokens or epochs
     state: RunState = field(default_factory=RunState)

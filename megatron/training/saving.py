@@ -38,15 +38,16 @@ _BYTES_PER_WEIGHT = 8  # Adam's two fp32 moments, which do not exist before the 
 
 
 @contextmanager
-def own_save_folder(args: NeoXArgs, parallel: ParallelState) -> Iterator[None]:
+def own_save_folder(args: NeoXArgs, parallel: ParallelState) -> Iterator[RunLock | None]:
     """Before any work: `save` is writable, holds no other run that this one would overwrite, and no run uses it.
 
-    Inside, the folder is locked against other runs, and what killed saves left in it is gone.
+    Inside, the folder is locked against other runs, and what killed saves left in it is gone. Yields the lock on rank
+    0, where something is saved.
     """
     together = Together.of(parallel)
     lock = together.run(lambda: _prepare(args), only=0)
     try:
-        yield
+        yield lock
     finally:
         if lock is not None:
             lock.release()
@@ -75,9 +76,13 @@ def check_room(run: Run) -> None:
 
 
 def start_save(run: Run) -> None:
-    """Save the run as it stands; all ranks call it together. With async_save the writing goes on behind it."""
+    """Save the run as it stands; all ranks call it together. With async_save the writing goes on behind it.
+
+    Raises CheckpointError on every rank when another run has taken the folder over.
+    """
     assert run.saver is not None
     place.at("saving")
+    Together.of(run.parallel).run(lambda: run.lock.check() if run.lock is not None else None, only=0)
     check_replicas(list(run.engine.module.parameters()), run.parallel)
     run.saver.start(_state(run), _files(run))
     announce(run, run.saver.news())

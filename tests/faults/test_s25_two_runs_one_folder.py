@@ -72,19 +72,20 @@ def test_a_dead_run_and_another_host(tmp_path: Path, score: Callable[..., None])
     held = 1
     with pytest.raises(CheckpointError, match=f"in use by the run on host .*, process {os.getpid()}"):
         RunLock.take(tmp_path)
-    path = tmp_path / LOCK
-    before = json.loads(path.read_text())["beat"]
+    [file] = (tmp_path / LOCK).iterdir()
+    before = file.stat().st_mtime_ns
     deadline = time.monotonic() + 120
-    while json.loads(path.read_text())["beat"] == before:
+    while file.stat().st_mtime_ns == before:
         assert time.monotonic() < deadline, "no heartbeat"
         time.sleep(0.01)
     held += 1
     lock.release()
     assert not list(tmp_path.iterdir())
-    foreign = {"token": "x", "host": "elsewhere", "pid": 1, "since": "then", "beat": 0, "heartbeat_seconds": 1.0}
-    path.write_text(json.dumps(foreign))
+    foreign = {"host": "elsewhere", "machine": "another", "pid": 1, "since": "then", "heartbeat_seconds": 1.0}
+    file.parent.mkdir()
+    file.write_text(json.dumps(foreign))
     stop = threading.Event()
-    beating = threading.Thread(target=beat, args=(path, foreign, stop))
+    beating = threading.Thread(target=beat, args=(file, stop))
     beating.start()
     with pytest.raises(CheckpointError, match="on host elsewhere"):
         RunLock.take(tmp_path)
@@ -96,12 +97,9 @@ def test_a_dead_run_and_another_host(tmp_path: Path, score: Callable[..., None])
     score("S25", held, 4, "")
 
 
-def beat(path: Path, content: dict, stop: threading.Event) -> None:
+def beat(file: Path, stop: threading.Event) -> None:
     while not stop.wait(0.05):
-        content["beat"] += 1
-        unfinished = path.with_name("beating")
-        unfinished.write_text(json.dumps(content))
-        unfinished.replace(path)
+        os.utime(file)
 
 
 @pytest.mark.multiprocess
@@ -115,6 +113,21 @@ def test_a_second_training_run_is_refused(tmp_path: Path, score: Callable[..., N
     os.kill(first.process.pid, signal.SIGTERM)
     assert first.end() == 75, first.output()
     assert code == 4 and f"process {first_rank(first)}" in second.output(), second.output()
+    score("S25", 1, 1, "")
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+def test_a_run_that_lost_its_folder_saves_no_more(tmp_path: Path, score: Callable[..., None]) -> None:
+    run = LiveRun(tmp_path, write_tiny_data(tmp_path / "data"), num_gpus=2, train_iters=100000)
+    run.wait_for_step(4)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "x").write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "since": "then"}))
+    (run.save / LOCK).rename(tmp_path / "lost")
+    taken.rename(run.save / LOCK)
+    assert run.end() == 4 and "taken over by the run on host elsewhere, process 1" in run.output(), run.output()
+    assert [file.name for file in (run.save / LOCK).iterdir()] == ["x"], "the other run's lock is left alone"
     score("S25", 1, 1, "")
 
 
