@@ -45,7 +45,10 @@ ROWS = {
     ),
     "S23": ("SIGTERM, SIGINT, SIGUSR1 to launcher or rank at 8 moments", "saved at a step edge, exit 75, no orphans"),
     "S24": ("the same crash again and again", "three times without progress, then no more"),
-    "S25": ("two runs, one save folder", "the second is refused; a dead run's lock is taken over"),
+    "S25": (
+        "two runs, one save folder",
+        "the second is refused; a dead run's lock goes to one; who lost the folder saves no more",
+    ),
     "S26": ("stop one of two runs on a host", "the other does not notice"),
     "S27": ("clock set back, other time zone, late file system", "same choice; a clear wait"),
     "S28": ("read-only data, unwritable save (not root)", "works; refused before step 1"),
