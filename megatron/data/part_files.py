@@ -86,7 +86,7 @@ class PartFiles:
 
     @staticmethod
     def _open_alone(path: Path) -> BufferedRandom:
-        """Open and lock. The file may have got another name while this process waited: then it is a finished data set."""
+        """Open and lock; anew when the file was finished, and got its other name, while this process waited."""
         patience = time.monotonic() + LOCK_PATIENCE
         while True:
             file = _open(path)
