@@ -107,7 +107,7 @@ class _Holder:
 
 
 def _place(save: Path, token: str, heartbeat: float) -> bool:
-    """Put a lock of ours into its place, content and all, in one step; False when there is one already."""
+    """Put a lock of ours into its place, content and all, in one step; False when another is there."""
     content = {
         "host": socket.gethostname(),
         "machine": _machine(),
@@ -129,10 +129,10 @@ def _place(save: Path, token: str, heartbeat: float) -> bool:
                 f"{save / LOCK} is a file, the lock of an older version of this program. If no run uses the folder "
                 f"any more, remove it: rm {save / LOCK}"
             ) from error
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # the last: tidied by one that was faster
-            return False
-        raise
-    return True
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # ENOENT: tidied by one that was faster
+            raise
+    # What stands there decides, not the error: over NFS a rename may be done and yet reported as failed.
+    return (save / LOCK / token).exists()
 
 
 def _remove_unplaced(save: Path) -> None:
