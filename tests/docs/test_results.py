@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from training_examples.paper_ordering.cells import CACHES
 from training_examples.paper_ordering.report import as_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,9 +71,6 @@ def test_what_the_order_means() -> None:
     def loss(model: str, of: Callable[[dict[str, float]], float]) -> float:
         return statistics.fmean(of(where) for where in models[model]["where_seeds"].values())
 
-    def stream(model: str, cache: str) -> list[float]:
-        return [streams[cache] for streams in models[model]["stream_seeds"].values()]
-
     verdicts = {(pair["left"], pair["right"]): pair["verdict"].split(",")[0] for pair in found["orders"][0]["pairs"]}
     assert {pair for pair, verdict in verdicts.items() if verdict == "holds"} == {
         *(("full", "sepllm"), ("sepllm-ht", "sepllm"), ("sepllm", "streaming"))
@@ -92,25 +92,60 @@ def test_what_the_order_means() -> None:
     costs = found["same_loss"]["models"]
     shares = [round(100 * costs["sepllm"][what] / costs["full"][what]) for what in ("flops", "seconds")]
     assert f"costs SepLLM {shares[0]} % of the FLOPs and {shares[1]} % of the seconds" in WORDS
-    gains = [
-        near - kept for near, kept in zip(stream("sepllm", "nearest"), stream("sepllm", "separators"), strict=True)
-    ]
-    assert f"lower by {min(gains):.1f} to {max(gains):.1f})" in WORDS
-    worse = {
-        model
-        for model in set(models) - {"self-adjusting"}
-        if all(kept > near for kept, near in zip(stream(model, "separators"), stream(model, "nearest"), strict=True))
+
+
+def test_texts_without_end() -> None:
+    found = read(STUDY / "cpu.json")
+    models = {model: figure["stream_seeds"] for model, figure in found["models"].items() if figure["streams"]}
+
+    def stream(model: str, cache: str) -> list[float]:
+        return [streams[cache] for streams in models[model].values()]
+
+    def gains(model: str, by: str, over: str = "window") -> list[float]:
+        return [one - other for one, other in zip(stream(model, over), stream(model, by), strict=True)]
+
+    def between(differences: list[float]) -> str:
+        return f"{min(differences):.1f} to {max(differences):.1f}"
+
+    assert f"the {found['window_keys']} nearest tokens" in WORDS and f"{found['stream_keys']} nearest tokens" in WORDS
+    assert f"with each seed, by {between(gains('sepllm', 'true distances'))} at true distances" in WORDS
+    assert f"and {between(gains('sepllm', 'separators'))} at those in the cache" in WORDS
+    assert f"in their stead help by {between(gains('sepllm', 'nearest'))}." in WORDS
+    own, few = stream("sepllm", "true distances"), stream("streaming", "window")
+    assert all(one < other for one, other in zip(own, few, strict=True))
+    assert max(gains("streaming", "nearest")) < 0 and max(gains("streaming", "separators")) < 0
+    assert statistics.fmean(few) < statistics.fmean(stream("streaming", "true distances"))
+    assert f"(means {statistics.fmean(own):.1f} and {statistics.fmean(few):.1f}, and with each seed)" in WORDS
+    helped = {model for model in models if statistics.fmean(gains(model, "true distances")) > 0}
+    assert helped == {"sepllm"} and "no model that was not trained with them in every layer" in WORDS
+    lost = [[-gain for gain in gains("full", cache)] for cache in ("true distances", "separators")]
+    assert f"loses {between(lost[0])} by them at true distances, {between(lost[1])} at those in the cache" in WORDS
+    best = min(statistics.fmean(stream(model, cache)) for model in ("full", "sepllm", "streaming") for cache in CACHES)
+    assert best == statistics.fmean(stream("full", "nearest"))
+    assert f"with nearest tokens only ({best:.1f})" in WORDS
+    masks = read(STUDY / "masks.json")["losses"]
+    full, sepllm = masks["full"], masks["sepllm"]
+    assert {model: masks[model][model] for model in masks} == pytest.approx(
+        {model: found["models"][model]["loss"] for model in masks}, abs=1e-6
+    )
+    assert full["sepllm"] > full["streaming"]
+    assert f"{full['sepllm']:.3f} nats with SepLLM's mask and {full['streaming']:.3f} with StreamingLLM's" in WORDS
+    assert f"{sepllm['streaming']:.3f} nats with StreamingLLM's mask, {sepllm['full']:.3f} with all keys" in WORDS
+    assert f"in sight, {sepllm['sepllm']:.3f} with its own" in WORDS
+    rotary = read(STUDY / "cpu-8192.json")
+    assert rotary["stream_tokens"] == found["stream_tokens"] and f"{rotary['stream_keys']} nearest)" in WORDS
+    read_with = {
+        model: ", ".join(f"{figure['streams'][cache]:.1f}" for cache in ("separators", "window", "nearest"))
+        for model, figure in rotary["models"].items()
     }
-    assert worse == set(models) - {"sepllm", "self-adjusting"} and "every other model is worse off" in WORDS
-    dense = stream("sepllm-ht", "separators")[0] - stream("sepllm-ht", "nearest")[0]
-    assert f"H/T too, by {dense:.0f}." in WORDS
-    losses = [kept - near for near, kept in zip(stream("full", "nearest"), stream("full", "separators"), strict=True)]
-    assert f"full attention by {min(losses):.0f} to {max(losses):.0f}," in WORDS
-    means = [statistics.fmean(stream(*own)) for own in (("sepllm", "separators"), ("streaming", "nearest"))]
-    assert f"(means {means[0]:.1f} and {means[1]:.1f};" in WORDS
-    assert f"ahead of both ({statistics.fmean(stream('full', 'nearest')):.1f})" in WORDS
-    rotary = read(STUDY / "cpu-8192.json")["models"]["full"]["streams"]
-    assert f"{rotary['separators']:.1f} instead of {rotary['nearest']:.1f}," in WORDS
+    assert f"full attention {read_with['full']}; SepLLM {read_with['sepllm']}." in WORDS
+    guide = " ".join((ROOT / "docs" / "streaming.md").read_text("utf-8").split())
+    means = {
+        model: [statistics.fmean(stream(model, cache)) for cache in ("true distances", "separators")]
+        for model in ("sepllm", "full")
+    }
+    said = [f"{true:.1f} instead of {counted:.1f} for" for true, counted in means.values()]
+    assert f"{said[0]} SepLLM, {said[1]} full attention" in guide
 
 
 def test_the_first_page_says_the_same() -> None:

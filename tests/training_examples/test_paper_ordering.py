@@ -6,6 +6,7 @@ short training under `make test-all`.
 
 import json
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -92,8 +93,14 @@ def test_sizes_that_differ_in_little() -> None:
 
 
 def test_streams_of_what_can_be_streamed(tmp_path: Path) -> None:
-    names = [step.name for step in study_in(tmp_path).streams(cells(["sepllm", "self-adjusting"]))]
-    assert names == [f"stream-sepllm-seed{seed}-{kind}" for seed in SEEDS for kind in CACHES]
+    steps = study_in(tmp_path).streams(cells(["sepllm", "self-adjusting"]))
+    kinds = ("separators", "nearest", "window", "true-distances")
+    assert [step.name for step in steps] == [f"stream-sepllm-seed{seed}-{kind}" for seed in SEEDS for kind in kinds]
+    sizes = [re.findall(r"cache_size (\d+)", step.command) for step in steps[:4]]
+    assert sizes == [["64", "164", "3"], ["131", "3"], ["67", "3"], ["64", "164", "3"]]
+    assert ["--text_positions" in step.command for step in steps[:4]] == [False, False, False, True]
+    rotary = study_in(tmp_path, "cpu-rotary").streams(cells(["sepllm"], once=True))
+    assert [step.name.rpartition("-")[2] for step in rotary] == ["separators", "nearest", "window"]
 
 
 def test_first_seeds_come_first() -> None:

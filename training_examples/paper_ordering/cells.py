@@ -22,7 +22,9 @@ MODELS = {
     "streaming": "StreamingLLM",
     "self-adjusting": "Full attention, self-adjusting softmax",
 }
-CACHES = ("separators", "nearest")
+# What a stream keeps: separators and nearest tokens; as many keys, all of them nearest; only as many nearest tokens as
+# stand beside the separators; the first again, but with the distances of the text in place of those in the cache.
+CACHES = ("separators", "nearest", "window", "true distances")
 REPEATED = ("full", "sepllm", "streaming")  # with every seed: how much of a difference is chance
 WHOLE_TEXTS = ("self-adjusting",)  # its softmax needs the scores of all tokens, dropped ones too: no stream
 
@@ -45,6 +47,11 @@ class Size:
     def cached(self) -> int:
         """Keys that a cache of separators holds on average; one of nearest tokens always."""
         return (self.initial + self.separators + self.window + self.capacity) // 2
+
+    @property
+    def windowed(self) -> int:
+        """Those of them that are no separators."""
+        return self.cached - self.separators
 
 
 def shape(size: Size) -> dict[str, Any]:
@@ -121,7 +128,7 @@ class Study:
         return self.out / "scores" / cell.name
 
     def stream_folder(self, cell: Cell, kind: str) -> Path:
-        return self.out / "streams" / f"{cell.name}-{kind}"
+        return self.out / "streams" / f"{cell.name}-{kind.replace(' ', '-')}"
 
     def where(self, cell: Cell) -> Path:
         return self.out / "where" / f"{cell.name}.json"
@@ -230,26 +237,34 @@ class Study:
         )
 
     def streams(self, trained: Iterable[Cell]) -> list[Step]:
-        """Every model under both kinds of cache; with equal keys, so that models and caches are told apart."""
-        return [self.stream(cell, kind) for cell in trained if cell.model not in WHOLE_TEXTS for kind in CACHES]
+        """Every model under every kind of cache."""
+        return [self.stream(cell, kind) for cell in trained for kind in self.caches(cell)]
+
+    def caches(self, cell: Cell) -> tuple[str, ...]:
+        """The kinds of CACHES under which a model can be read. Rotary distances beyond a row were never trained."""
+        if cell.model in WHOLE_TEXTS:
+            return ()
+        return tuple(kind for kind in CACHES if kind != "true distances" or shape(self.size)["pos_emb"] == "alibi")
 
     def stream(self, cell: Cell, kind: str) -> Step:
-        """Held-out texts one after another; kind: "separators" or "nearest", two caches of as many keys."""
+        """Held-out texts one after another; kind: of CACHES."""
         size = self.size
-        if kind == "separators":
+        if kind in ("separators", "true distances"):
             cache = (
                 f"--enable_SepLLM --separators '.,?!;: \\t\\n' --sep_cache_size {size.separators} "
                 f"--local_size {size.window} --cache_size {size.capacity}"
             )
         else:
-            cache = f"--enable_StreamingLLM --cache_size {size.cached}"
+            keys = size.cached if kind == "nearest" else size.windowed
+            cache = f"--enable_StreamingLLM --cache_size {keys}"
+        positions = "--text_positions" if kind == "true distances" else "--enable_pos_shift"
         out = self.stream_folder(cell, kind)
         return Step(
-            f"stream-{cell.name}-{kind}",
+            f"stream-{self.stream_folder(cell, kind).name}",
             f"Stream of {cell.name} under a cache of {kind}",
             f"python tools/streaming/evaluate_streaming_perplexity.py --model_name_or_path {self.model(cell)} "
             f"--trust_remote_code --dataset_name {self.out}/corpus/heldout.jsonl --enable_kv_cache_manager {cache} "
-            f"--init_cache_size {size.initial} --enable_pos_shift "
+            f"--init_cache_size {size.initial} {positions} "
             f"--num_eval_tokens {self.stream_tokens} --output_dir {out} --device {size.device}",
             reads=self._trained(cell),
             makes=[out / "report.json"],

@@ -65,6 +65,7 @@ def summary(study: Study, trained: list[Trained]) -> dict[str, Any]:
         "heldout_tokens": trained[0].heldout_tokens,
         "stream_tokens": study.stream_tokens,
         "stream_keys": study.size.cached,
+        "window_keys": study.size.windowed,
         "models": models,
         "orders": orders(trained),
     }
@@ -79,7 +80,8 @@ def as_markdown(figures: dict[str, Any]) -> str:
     rows += [_row(MODELS[model], figure) for model, figure in figures["models"].items()]
     about = (
         f"{figures['tokens']:,.0f} tokens of training each, {figures['heldout_tokens']:,} held-out tokens, streams of "
-        f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average."
+        f"{figures['stream_tokens']:,} tokens under caches of {figures['stream_keys']} keys on average, the window of "
+        f"{figures['window_keys']}."
     )
     where = ["Where they lose, nats per token:", "", *_where(figures["models"])]
     differences, costs = _differences(figures.get("training_apart")), _costs(figures.get("same_loss"))

@@ -11,7 +11,7 @@ from typing import Any
 from megatron.monitor.events import read_events
 from megatron.report.run_log import Point, RunLog, read_runs
 from megatron.report.same_loss import same_loss
-from training_examples.paper_ordering.cells import CACHES, MODELS, WHOLE_TEXTS, Cell, Study, shape
+from training_examples.paper_ordering.cells import MODELS, Cell, Study, shape
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,7 @@ def _step_seconds(folder: Path) -> float:
 
 
 def _streams(study: Study, cell: Cell) -> dict[str, float]:
-    if cell.model in WHOLE_TEXTS:
-        return {}
-    reports = {kind: study.stream_folder(cell, kind) / "report.json" for kind in CACHES}
+    reports = {kind: study.stream_folder(cell, kind) / "report.json" for kind in study.caches(cell)}
     return {kind: float(json.loads(report.read_text("utf-8"))["perplexity"]) for kind, report in reports.items()}
 
 
