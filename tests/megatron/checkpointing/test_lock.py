@@ -111,9 +111,19 @@ def test_a_run_that_lost_the_folder_is_told_by_whom(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"taken over by the run on host .*, process {os.getpid()}"):
         lock.check()
     lock.release()
-    other.check()
+    assert len(list((tmp_path / LOCK).iterdir())) == 1, "the other's is left alone"
     other.release()
     lock.check()  # nobody has it: removed by hand
+
+
+def test_a_process_that_nobody_has_waited_for_is_dead(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        RunLock.take(tmp_path)
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    RunLock.take(tmp_path).release()
+    os.waitpid(child, 0)
 
 
 def test_a_lock_of_another_form_is_named(tmp_path: Path) -> None:
