@@ -119,7 +119,7 @@ def test_a_second_training_run_is_refused(tmp_path: Path, score: Callable[..., N
 @pytest.mark.multiprocess
 @pytest.mark.slow
 def test_a_run_that_lost_its_folder_saves_no_more(tmp_path: Path, score: Callable[..., None]) -> None:
-    run = LiveRun(tmp_path, write_tiny_data(tmp_path / "data"), num_gpus=2, train_iters=100000)
+    run = LiveRun(tmp_path, write_tiny_data(tmp_path / "data"), num_gpus=2)
     run.wait_for_step(4)
     taken = tmp_path / "taken"
     taken.mkdir()
