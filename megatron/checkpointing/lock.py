@@ -61,9 +61,9 @@ class RunLock:
                     f"{save} is in use by the run on {holder}. "
                     "Wait for it, stop it, or choose another folder with --set save=FOLDER."
                 )
-            dead = holder
             with contextlib.suppress(FileNotFoundError):
                 (save / LOCK / holder.token).unlink()
+                dead = holder
         raise CheckpointError(f"{save / LOCK} cannot be had: other runs are starting in the same folder. Start again.")
 
     def check(self) -> None:
@@ -151,12 +151,15 @@ def _holder(save: Path) -> _Holder | None:
 
 
 def _read(save: Path, token: str) -> _Holder | None:
+    """The holder of that token; None when its file is gone."""
     try:
         with open(save / LOCK / token, encoding="utf-8", errors="replace") as file:  # opened: NFS asks the server then
             beat = os.fstat(file.fileno()).st_mtime_ns
             text = file.read()
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # the second: gone, as NFS says it
+            return None
+        raise
     try:
         content = json.loads(text)
     except ValueError:
