@@ -77,7 +77,7 @@ def contend(save: Path, bursts: Bursts, *, keeps: bool) -> list[str]:
 def test_a_dead_lock_goes_to_one_wherever_the_others_are_interrupted(dead: Path) -> None:
     """A run stops anywhere, another comes and goes through, the first goes on a little, a third comes."""
     for lines in range(50):
-        for more in range(1, 13):
+        for more in (1, 2, 4, 8, 12):
             with TemporaryDirectory() as folder:
                 save = Path(shutil.copytree(dead, folder, dirs_exist_ok=True))
                 bursts = [(0, lines), (1, TO_ITS_END), (0, more), (2, TO_ITS_END)]
