@@ -66,11 +66,11 @@ class PartFiles:
             write_index(file, self.dtype, sizes, None)
             file.flush()
             os.fsync(file.fileno())
+        self._paths[1].unlink()  # while the other still bears the lock: the next run must not open it
         # Without its index a data set is missing, never wrong: the old index goes first, the new one comes last.
         index.unlink(missing_ok=True)
         self._paths[0].replace(f"{self.prefix}.bin")
         draft.replace(index)
-        self._paths[1].unlink()
         self.close()
 
     def close(self) -> None:
@@ -79,8 +79,8 @@ class PartFiles:
             file.close()
 
     def remove(self) -> None:
-        """Leave nothing, and close."""
-        for path in self._paths:
+        """Leave nothing, and close. The file that bears the lock goes last."""
+        for path in reversed(self._paths):
             path.unlink(missing_ok=True)
         self.close()
 

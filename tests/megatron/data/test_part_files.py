@@ -30,3 +30,26 @@ def test_a_run_that_waited_while_the_first_finished_leaves_its_data_set_alone(
     second.finish()
     assert np.fromfile(f"{prefix}.bin", "<u2").tolist() == [0, 1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.bin", "text.idx"]
+
+
+def test_a_run_that_starts_while_the_first_gives_out_names_keeps_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path / "text"
+    first = PartFiles(prefix, np.dtype("<u2"))
+    first.add(np.arange(10), np.array([4, 6]))
+    started: list[PartFiles] = []
+    replace = Path.replace
+
+    def replace_and_start(path: Path, target: str | Path) -> Path:
+        done = replace(path, target)
+        if not started:
+            started.append(PartFiles(prefix, np.dtype("<u2")))
+        return done
+
+    monkeypatch.setattr(Path, "replace", replace_and_start)
+    first.finish()
+    [second] = started
+    second.add(np.arange(3), np.array([3]))
+    second.finish()
+    assert np.fromfile(f"{prefix}.bin", "<u2").tolist() == [0, 1, 2]
